@@ -1,0 +1,58 @@
+package cartview
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headrace/headrace/internal/queries"
+)
+
+// Filter narrows a list of carts. The zero value lets all through.
+type Filter struct {
+	OwnerID *string
+	Status  []Status // any of these; none: all
+}
+
+// OrderBy is an order of carts. The id breaks ties.
+type OrderBy string
+
+const (
+	OpenedAtDesc OrderBy = "OPENED_AT_DESC" // also what the empty string stands for
+	OpenedAtAsc  OrderBy = "OPENED_AT_ASC"
+)
+
+// Reader reads carts under the view's stable name. It is safe for concurrent use.
+type Reader struct {
+	pool *pgxpool.Pool
+	page queries.PageConfig
+}
+
+// NewReader returns a reader over the pool, which it does not close.
+func NewReader(pool *pgxpool.Pool, page queries.PageConfig) *Reader {
+	return &Reader{pool: pool, page: page}
+}
+
+// Get returns a cart, or nil when the view knows none of this id.
+func (r *Reader) Get(ctx context.Context, id string) (*Cart, error) {
+	return queries.One[Cart](ctx, r.pool, "read cart", sqlByID, id)
+}
+
+// GetMany returns the carts of these ids in the ids' order, with nil for each that the view does not know.
+func (r *Reader) GetMany(ctx context.Context, ids []string) ([]*Cart, error) {
+	return queries.Many(ctx, r.pool, "read carts", sqlByIDs, ids, func(c *Cart) string { return c.ID })
+}
+
+// List returns a page of carts. A page or an order that cannot be is a *queries.ArgumentError.
+func (r *Reader) List(ctx context.Context, f Filter, by OrderBy, page queries.PageArgs) (queries.Slice[Cart], error) {
+	order, err := queries.FindOrder(orders(), string(by))
+	if err != nil {
+		return queries.Slice[Cart]{}, err
+	}
+	return queries.List(ctx, r.pool, r.page, sqlList, f.where(), order, page)
+}
+
+// Count returns how many carts the filter lets through. It reads them all in the worst case.
+func (r *Reader) Count(ctx context.Context, f Filter) (int64, error) {
+	return queries.Count(ctx, r.pool, sqlCount, f.where())
+}

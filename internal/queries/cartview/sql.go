@@ -1,0 +1,31 @@
+package cartview
+
+import "github.com/headrace/headrace/internal/queries"
+
+const (
+	sqlList = `select id, owner_id, status, currency, items, total, order_id, version, position, opened_at, updated_at from cart`
+
+	sqlByID  = sqlList + ` where id = $1`
+	sqlByIDs = sqlList + ` where id = any($1)`
+	sqlCount = `select count(*) from cart`
+)
+
+// orders are what List can sort by; each has its index. There is none by the time of the last change: an index on
+// what every event changes would make each write of a cart several times dearer.
+func orders() []queries.Order[Cart] {
+	openedAt := func(c Cart) []any { return []any{c.OpenedAt, c.ID} }
+	columns := []string{"opened_at", "id"}
+	return []queries.Order[Cart]{
+		{Name: string(OpenedAtDesc), Columns: columns, Desc: true, Key: openedAt},
+		{Name: string(OpenedAtAsc), Columns: columns, Key: openedAt},
+	}
+}
+
+func (f Filter) where() queries.Where {
+	var w queries.Where
+	if f.OwnerID != nil {
+		w.And("owner_id = $%d", *f.OwnerID)
+	}
+	w.AndAnyOf("status", queries.Strings(f.Status))
+	return w
+}
