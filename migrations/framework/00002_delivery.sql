@@ -34,10 +34,14 @@ create table outbox (
 create index outbox_due on outbox (available_at) where dead_at is null;
 create index outbox_dead on outbox (dead_at) where dead_at is not null;
 
--- Which version of a view serves, so that a rebuild can prepare the next one beside it.
+-- Which table of a view serves. The version is the shape, which migrations make; the generation is a fill of that
+-- shape, which rebuilds make. The table's name is also the name of its checkpoint.
 create table views (
-    name    text collate "C" not null primary key,
-    serving int  not null
+    name       text collate "C" not null primary key,
+    version    int  not null,
+    generation int  not null default 1,
+    table_name text collate "C" not null generated always as
+               (name || '_v' || version::text || case when generation > 1 then '_' || generation::text else '' end) stored
 );
 
 -- +goose Down
