@@ -14,7 +14,9 @@ package migrations
 
 import (
 	"context"
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -212,4 +214,21 @@ func withProvider(pool *pgxpool.Pool, line Line, f func(*goose.Provider) error) 
 		return err
 	}
 	return f(provider)
+}
+
+// Hash differs whenever a file of either line differs, in hexadecimal.
+func Hash() (string, error) {
+	sum := sha256.New()
+	err := fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := files.ReadFile(name)
+		fmt.Fprintf(sum, "%s\x00%d\x00%s", name, len(text), text)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("reading the migrations: %w", err)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }

@@ -1,0 +1,242 @@
+package eventstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// The names of the prepared statements of a committer's connection.
+const (
+	nameLock     = "headrace_lock"
+	nameLockFull = "headrace_lock_full"
+	nameOne      = "headrace_append_one"
+	nameMany     = "headrace_append_many"
+	nameFull     = "headrace_append_full"
+	nameGuard    = "headrace_guard"
+)
+
+// committer sends batches over a connection of its own. A caller's context never reaches that connection.
+type committer struct {
+	store   *Store
+	conn    *pgx.Conn
+	encoder encoder
+	pause   time.Duration // before the next attempt to connect
+}
+
+// run takes and commits batches until the appender is closed and empty.
+func (a *appender) run() {
+	c := &committer{store: a.store}
+	defer c.disconnect()
+	var batch []*pending
+	for {
+		if batch = a.take(batch); len(batch) == 0 {
+			return
+		}
+		c.commit(batch)
+		a.done(batch)
+	}
+}
+
+// commit sends the batch and answers each of its requests. A batch that Postgres refuses as a whole is sent again one
+// by one, so that only the guilty request fails.
+func (c *committer) commit(batch []*pending) {
+	answers, err := c.send(batch)
+	if err == nil {
+		for i, p := range batch {
+			p.answer <- answers[i]
+		}
+		return
+	}
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && !c.broken() && len(batch) > 1 {
+		for i := range batch {
+			c.commit(batch[i : i+1])
+		}
+		return
+	}
+	for _, p := range batch {
+		p.answer <- answer{err: c.failure(p, err)}
+	}
+}
+
+// errNotSent marks failures before anything reached Postgres.
+var errNotSent = errors.New("the append was not sent")
+
+func (c *committer) failure(p *pending, err error) error {
+	var refused *pgconn.PgError
+	if errors.Is(err, errNotSent) || errors.As(err, &refused) && !c.broken() {
+		return fmt.Errorf("appending to %s: %w", p.parts[0].stream, err)
+	}
+	return &UnknownOutcomeError{CommandID: p.request.CommandID.ID, Err: err}
+}
+
+func (c *committer) broken() bool { return c.conn == nil || c.conn.IsClosed() }
+
+// send runs one batch in one round trip: lock, append, and the commit that ends the implicit transaction.
+func (c *committer) send(batch []*pending) ([]answer, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), c.store.cfg.SendTimeout)
+	defer cancel()
+	if err := c.connect(ctx); err != nil {
+		return nil, fmt.Errorf("%w: %w", errNotSent, err)
+	}
+	plan := c.encoder.encode(batch)
+	pipeline := c.conn.PgConn().StartPipeline(ctx)
+	pipeline.SendQueryPrepared(plan.lock, nil, nil, binaryFormat)
+	pipeline.SendQueryPrepared(plan.statement, plan.values, binaryFormat, binaryFormat)
+	answers, err := c.receive(pipeline, plan, batch)
+	if closeErr := pipeline.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.resolve(batch, answers)
+	return answers, nil
+}
+
+var binaryFormat = []int16{1}
+
+// receive reads the results; they stand when the pipeline's end arrived, which is after the commit.
+func (c *committer) receive(pipeline *pgconn.Pipeline, plan plan, batch []*pending) ([]answer, error) {
+	if err := pipeline.Sync(); err != nil {
+		return nil, err
+	}
+	log, err := readLock(pipeline)
+	if err != nil {
+		return nil, err
+	}
+	answers, err := plan.read(pipeline, log, batch)
+	if err != nil {
+		return nil, err
+	}
+	end, err := pipeline.GetResults()
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := end.(*pgconn.PipelineSync); !ok {
+		return nil, errWire
+	}
+	c.store.identify(log.id, log.epoch)
+	last := int64(0)
+	for i := range answers {
+		if answers[i].err == nil && !answers[i].receipt.Duplicate {
+			last = max(last, answers[i].receipt.Token.Position)
+		}
+	}
+	c.store.committed(last)
+	return answers, nil
+}
+
+type identity struct {
+	id    uuid.UUID
+	epoch int32
+}
+
+func readLock(pipeline *pgconn.Pipeline) (identity, error) {
+	var log identity
+	err := eachRow(pipeline, func(row [][]byte) (err error) {
+		if log.id, err = readUUID(row[0]); err != nil {
+			return err
+		}
+		log.epoch, err = readInt4(row[1])
+		return err
+	})
+	if err == nil && log.id == uuid.Nil {
+		err = errors.New("the table log has no row")
+	}
+	return log, err
+}
+
+func eachRow(pipeline *pgconn.Pipeline, f func(row [][]byte) error) error {
+	results, err := pipeline.GetResults()
+	if err != nil {
+		return err
+	}
+	reader, ok := results.(*pgconn.ResultReader)
+	if !ok {
+		return errWire
+	}
+	var failed error
+	for reader.NextRow() {
+		if failed == nil {
+			failed = f(reader.Values())
+		}
+	}
+	if _, err := reader.Close(); err != nil {
+		return err
+	}
+	return failed
+}
+
+// resolve completes, outside the lock, the answers that need another look: the receipt of a known command id, and the
+// version that a stream was found at.
+func (c *committer) resolve(batch []*pending, answers []answer) {
+	ctx, cancel := context.WithTimeout(context.Background(), c.store.cfg.SendTimeout)
+	defer cancel()
+	for i, p := range batch {
+		var conflict *ConflictError
+		switch {
+		case answers[i].receipt.Duplicate:
+			receipt, found, err := c.store.FindReceipt(ctx, p.request.CommandID)
+			if err == nil && !found {
+				err = &UnknownOutcomeError{CommandID: p.request.CommandID.ID, Err: errors.New("its receipt was deleted meanwhile")}
+			}
+			answers[i] = answer{receipt, err}
+		case errors.As(answers[i].err, &conflict) && conflict.Actual < 0:
+			actual, err := c.store.StreamVersion(ctx, conflict.Stream)
+			if err != nil {
+				answers[i].err = fmt.Errorf("%w; and reading its version: %w", errConflict, err)
+				continue
+			}
+			conflict.Actual = actual
+		}
+	}
+}
+
+var errConflict = errors.New("the stream is not at the expected version")
+
+// connect makes the connection when there is none, with a pause that grows while that fails.
+func (c *committer) connect(ctx context.Context) error {
+	if !c.broken() {
+		return nil
+	}
+	time.Sleep(c.pause)
+	c.pause = min(max(2*c.pause, 5*time.Millisecond), time.Second)
+	config := c.store.pool.Config().ConnConfig.Copy()
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return fmt.Errorf("connecting the appender: %w", err)
+	}
+	if err := prepareStatements(ctx, conn); err != nil {
+		_ = conn.Close(ctx)
+		return err
+	}
+	c.conn, c.pause = conn, 0
+	return nil
+}
+
+func prepareStatements(ctx context.Context, conn *pgx.Conn) error {
+	for name, sql := range map[string]string{
+		nameLock: sqlLock, nameLockFull: sqlLockFull, nameOne: sqlAppendOne, nameMany: sqlAppendMany,
+		nameFull: sqlAppendFull, nameGuard: sqlGuard,
+	} {
+		if _, err := conn.Prepare(ctx, name, sql); err != nil {
+			return fmt.Errorf("preparing %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (c *committer) disconnect() {
+	if !c.broken() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = c.conn.Close(ctx)
+	}
+}

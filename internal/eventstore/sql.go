@@ -1,0 +1,204 @@
+package eventstore
+
+// The statements of an append. Each runs right after sqlLock in the same implicit transaction. They are two statements
+// on purpose: under READ COMMITTED a statement that waits for the lock has already taken its snapshot.
+//
+// A plan is made once, without regard to the parameters (force_generic_plan): planning would cost a small batch more
+// than inserting it. Sequential scans are off, since a plan that was made while the log was small would scan it when it
+// is large. Both settings end with the transaction, so they are safe behind a transaction pooler.
+const (
+	sqlLock = `
+select log_id, epoch,
+	set_config('plan_cache_mode', 'force_generic_plan', true),
+	set_config('enable_seqscan', 'off', true)
+from log where id = 1 for no key update`
+
+	// sqlLockFull prepares for sqlAppendFull, whose joins between small sets must not become nested loops.
+	sqlLockFull = `
+select log_id, epoch,
+	set_config('plan_cache_mode', 'force_generic_plan', true),
+	set_config('enable_seqscan', 'off', true),
+	set_config('enable_nestloop', 'off', true)
+from log where id = 1 for no key update`
+
+	sqlHead = `
+with head as materialized (
+	select coalesce(l.position, 0) as position,
+		coalesce(l.id, '00000000-0000-0000-0000-000000000000') as id,
+		greatest(clock_timestamp(), l.recorded_at) as now
+	from (values (1)) one
+	left join lateral (select position, id, recorded_at from events order by position desc limit 1) l on true
+)`
+
+	// sqlAppendOne appends one event: id, stream, type, schema version, data, metadata, expected version. It returns no
+	// row when the stream is not at the expected version.
+	sqlAppendOne = sqlHead + `
+insert into events (position, version, recorded_at, id, stream, type, schema_version, data, metadata)
+select head.position + 1, current.version + 1, head.now, $1::uuid, $2::text, $3::text, $4::smallint, $5::jsonb, $6::jsonb
+from head cross join lateral (
+	select coalesce((select version from events where stream = $2::text order by version desc limit 1), 0) as version
+) current
+where case $7::bigint when -2 then true when -1 then current.version > 0 else current.version = $7::bigint end
+returning position, version, id`
+
+	// sqlAppendMany appends the events of several requests, each of which has one stream that no other has: by event the
+	// stream, its expected version, the event's number within the request, and the event. It returns what it inserted;
+	// the events of a request are judged alike, so they are all there or none.
+	sqlAppendMany = sqlHead + `
+insert into events (position, version, recorded_at, id, stream, type, schema_version, data, metadata)
+select head.position + row_number() over (order by e.n), current.version + e.step, head.now,
+	e.id, e.stream, e.type, e.schema_version, e.data, e.metadata
+from unnest($1::uuid[], $2::text[], $3::text[], $4::smallint[], $5::jsonb[], $6::jsonb[], $7::bigint[], $8::int[])
+	with ordinality as e(id, stream, type, schema_version, data, metadata, expected, step, n)
+cross join head cross join lateral (
+	select coalesce((select version from events where stream = e.stream order by version desc limit 1), 0) as version
+) current
+where case e.expected when -2 then true when -1 then current.version > 0 else current.version = e.expected end
+returning position, version, id`
+
+	// sqlAppendFull appends requests that hold command ids, claims, messages or several streams. It judges each
+	// request once and returns a verdict for each: 0 accepted, 1 the command id is known, 2 a stream is not at its
+	// expected version, 3 a claimed key is taken, 4 a released key is not held.
+	sqlAppendFull = sqlHead + `,
+request as materialized (
+	select r.n, r.actor, r.command_id, r.hash, r.stream, r.own_part, r.own_events, r.events, r.last_id,
+		seen.command_id is not null as seen
+	from unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::int[], $6::int[], $7::int[], $8::uuid[])
+		with ordinality as r(actor, command_id, hash, stream, own_part, own_events, events, last_id, n)
+	left join lateral (
+		select command_id from receipts where actor = r.actor and command_id = r.command_id and r.command_id <> '' limit 1
+	) seen on true
+),
+part as materialized (
+	select p.n, p.request, p.stream, current.version,
+		case p.expected when -2 then true when -1 then current.version > 0 else current.version = p.expected end as met
+	from unnest($9::int[], $10::text[], $11::bigint[]) with ordinality as p(request, stream, expected, n)
+	cross join lateral (
+		select coalesce((select version from events where stream = p.stream order by version desc limit 1), 0) as version
+	) current
+),
+conflict as materialized (
+	select distinct on (request) request, stream, version from part where not met order by request, n
+),
+claim as materialized (
+	select k.request, k.key, r.stream, held.stream as owner
+	from unnest($12::int[], $13::text[]) as k(request, key) join request r on r.n = k.request
+	left join lateral (select stream from claims where key = k.key limit 1) held on true
+),
+release as materialized (
+	select k.request, k.key, r.stream, held.stream as owner
+	from unnest($14::int[], $15::text[]) as k(request, key) join request r on r.n = k.request
+	left join lateral (select stream from claims where key = k.key limit 1) held on true
+),
+taken as materialized (
+	select distinct on (request) request, key, owner from claim where owner <> stream order by request, key
+),
+unheld as materialized (
+	select distinct on (request) request, key, coalesce(owner, '') as owner
+	from release where owner is distinct from stream order by request, key
+),
+verdict as materialized (
+	select r.n, r.actor, r.command_id, r.hash, r.stream, r.events, r.last_id, own.version + r.own_events as version,
+		case when r.seen then 1 when c.request is not null then 2 when t.request is not null then 3
+			when u.request is not null then 4 else 0 end as verdict,
+		c.stream as conflict_stream, c.version as conflict_version,
+		coalesce(t.key, u.key) as key, coalesce(t.owner, u.owner) as owner
+	from request r join part own on own.n = r.own_part
+	left join conflict c on c.request = r.n left join taken t on t.request = r.n left join unheld u on u.request = r.n
+),
+accepted as materialized (
+	select v.n, v.actor, v.command_id, v.hash, v.stream, v.events, v.version, head.now,
+		case when v.events = 0 then head.id else v.last_id end as last_id,
+		head.position + sum(v.events) over (order by v.n) as position
+	from verdict v cross join head where v.verdict = 0
+),
+written as (
+	insert into events (position, version, recorded_at, id, stream, type, schema_version, data, metadata)
+	select a.position - a.events + e.number, p.version + e.step, a.now,
+		e.id, p.stream, e.type, e.schema_version, e.data, e.metadata
+	from unnest($16::uuid[], $17::int[], $18::text[], $19::smallint[], $20::jsonb[], $21::jsonb[], $22::int[], $23::int[])
+		with ordinality as e(id, part, type, schema_version, data, metadata, step, number, n)
+	join part p on p.n = e.part join accepted a on a.n = p.request
+	order by e.n
+),
+claimed as (
+	insert into claims (key, stream)
+	select c.key, c.stream from claim c join accepted a on a.n = c.request where c.owner is null
+),
+released as (
+	delete from claims where key = any (array(select r.key from release r join accepted a on a.n = r.request))
+),
+queued as (
+	insert into outbox (id, available_at, created_at, topic, key, payload, headers)
+	select m.id, a.now + make_interval(secs => m.delay), a.now, m.topic, m.key, m.payload, m.headers
+	from unnest($24::int[], $25::uuid[], $26::float8[], $27::text[], $28::text[], $29::jsonb[], $30::jsonb[])
+		as m(request, id, delay, topic, key, payload, headers)
+	join accepted a on a.n = m.request
+),
+remembered as (
+	insert into receipts (recorded_at, position, version, event_id, epoch, actor, command_id, stream, hash)
+	select a.now, a.position, a.version, a.last_id, log.epoch, a.actor, a.command_id, a.stream, a.hash
+	from accepted a cross join log where a.command_id <> ''
+)
+select v.n, v.verdict::bigint, v.version, coalesce(a.position, 0)::bigint, coalesce(a.last_id, head.id),
+	coalesce(v.conflict_stream, ''), coalesce(v.conflict_version, 0), coalesce(v.key, ''), coalesce(v.owner, '')
+from verdict v cross join head left join accepted a on a.n = v.n
+order by v.n`
+
+	// sqlGuard fails the transaction of an AppendIn, by a division by zero, when its request was not accepted: the commit
+	// that follows in the pipeline is then skipped. It looks for the request's last event, or for its receipt.
+	sqlGuard = `
+select 1 / (
+	(select count(*) from (select id from events order by position desc limit 1) newest where id = $1::uuid)
+	+ (select count(*) from receipts where actor = $2::text and command_id = $3::text and xmin = pg_current_xact_id()::xid)
+)::int`
+
+	sqlBegin = `begin isolation level read committed`
+	// sqlSettle fixes the isolation level, which cannot change after a query, and bounds what a caller may hold up.
+	sqlSettle = `
+select set_config('lock_timeout', $1::text, true), set_config('idle_in_transaction_session_timeout', $2::text, true)`
+
+	sqlIdentity = `
+select log_id, epoch, current_setting('default_transaction_isolation') from log where id = 1`
+
+	sqlReceipt = `
+select r.stream, r.version, r.position, r.event_id, r.epoch, log.log_id, r.hash
+from receipts r cross join log where r.actor = $1 and r.command_id = $2`
+
+	// sqlForget deletes a bounded number of receipts that are older than they need to be.
+	sqlForget = `
+delete from receipts where (actor, command_id) in (
+	select actor, command_id from receipts where recorded_at < now() - make_interval(secs => $1) limit $2)`
+
+	sqlColumns = `position, version, recorded_at, id, stream, type, schema_version, data::text, metadata::text`
+
+	sqlReadStream = `select ` + sqlColumns + ` from events
+where stream = $1 and version > $2 order by version limit $3`
+
+	sqlReadStreamBackward = `select ` + sqlColumns + ` from events
+where stream = $1 and version < $2 order by version desc limit $3`
+
+	sqlReadLog = `select ` + sqlColumns + ` from events
+where position > $1 and position <= $2 order by position limit $3`
+
+	// The filtered reads look at a window of positions, so that a sparse filter reports progress.
+	sqlReadLogTypes = `select ` + sqlColumns + ` from events
+where position > $1 and position <= $2 and type = any($4) order by position limit $3`
+
+	sqlReadLogStream = `select ` + sqlColumns + ` from events
+where stream = $4 and position > $1 and position <= $2 and (cardinality($5::text[]) = 0 or type = any($5))
+order by version limit $3`
+
+	sqlEventAt = `select ` + sqlColumns + ` from events where position = $1`
+
+	sqlLogHead = `
+select log.log_id, log.epoch, coalesce(e.position, 0), coalesce(e.id, '00000000-0000-0000-0000-000000000000')
+from log left join lateral (select position, id from events order by position desc limit 1) e on true
+where log.id = 1`
+
+	sqlHeadPosition = `select coalesce(max(position), 0) from events`
+
+	sqlStreamVersion = `select coalesce((select version from events where stream = $1 order by version desc limit 1), 0)`
+
+	sqlEventID = `select id from events where position = $1`
+)

@@ -1,0 +1,120 @@
+package eventstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// ErrClosed is the answer to an append after Close began. Nothing was written.
+var ErrClosed = errors.New("the event store is closed")
+
+// Store appends to and reads one log. It is safe for concurrent use. A process should have one for each log: appends
+// coalesce within a Store.
+type Store struct {
+	pool     *pgxpool.Pool
+	registry *Registry
+	cfg      Config
+	appender *appender
+	stop     context.CancelFunc
+	tasks    sync.WaitGroup
+
+	mu    sync.Mutex
+	logID uuid.UUID
+	epoch int32
+	head  int64
+	next  chan struct{}
+}
+
+// Open connects to the log of a migrated database and starts the appender, which has a connection of its own beside the
+// pool's. It fails when the database's default transaction isolation is not read committed: dense positions rest on
+// every statement seeing what was committed before it.
+func Open(ctx context.Context, pool *pgxpool.Pool, registry *Registry, cfg Config) (*Store, error) {
+	s := &Store{pool: pool, registry: registry, cfg: cfg.withDefaults(), next: make(chan struct{})}
+	var isolation string
+	if err := pool.QueryRow(ctx, sqlIdentity).Scan(&s.logID, &s.epoch, &isolation); err != nil {
+		return nil, fmt.Errorf("reading the log's identity (is the database migrated?): %w", err)
+	}
+	if isolation != "read committed" {
+		return nil, fmt.Errorf("the log needs transaction isolation read committed, the database's default is %s", isolation)
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.stop = stop
+	s.appender = newAppender(s)
+	for range committers {
+		s.tasks.Go(s.appender.run)
+	}
+	s.tasks.Go(func() { s.forgetReceipts(running) })
+	return s, nil
+}
+
+// Close refuses new appends, sends what waits, and returns when all was answered or ctx ends; then what still waits is
+// answered with ErrClosed. It does not close the pool.
+func (s *Store) Close(ctx context.Context) error {
+	s.stop()
+	s.appender.close()
+	done := make(chan struct{})
+	go func() {
+		s.tasks.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		s.appender.abort()
+		return fmt.Errorf("closing the event store: %w", ctx.Err())
+	}
+}
+
+// Registry is the one the store was opened with.
+func (s *Store) Registry() *Registry { return s.registry }
+
+// Append writes the request, whole or not at all, and answers when it is durable.
+//
+// Errors: *InvalidRequestError, *UnknownEventError, *ConflictError, *ClaimTakenError, *CommandIDReusedError,
+// *OverloadedError and ErrClosed say that nothing was written; so does ctx's error, which is returned when ctx ends
+// before the request was sent. *UnknownOutcomeError says that it cannot be known.
+func (s *Store) Append(ctx context.Context, r Request) (Receipt, error) {
+	p, err := s.prepare(&r)
+	if err != nil {
+		return Receipt{}, err
+	}
+	return s.appender.append(ctx, p)
+}
+
+// Committed tells of this process's own commits, without asking the database: the newest position it committed, 0 before
+// the first, and a channel that is closed when that advances. It is a hint to look; other processes append too.
+func (s *Store) Committed() (head int64, next <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.head, s.next
+}
+
+func (s *Store) committed(position int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if position <= s.head {
+		return
+	}
+	s.head = position
+	close(s.next)
+	s.next = make(chan struct{})
+}
+
+// identity is the log's as last seen under its lock.
+func (s *Store) identity() (uuid.UUID, int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.logID, s.epoch
+}
+
+func (s *Store) identify(logID uuid.UUID, epoch int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logID, s.epoch = logID, epoch
+}
