@@ -7,13 +7,14 @@ create table user_v1 (
     updated_at    timestamptz not null,
     id            text collate "C" not null primary key,
     email         text collate "C" not null,
+    email_key     text collate "C" not null, -- trimmed and lower-cased, as users look for it
     name          text collate "C" not null,
     status        text collate "C" not null
 ) with (autovacuum_vacuum_scale_factor = 0.05);
 create index on user_v1 (registered_at, id);
 create index on user_v1 (name, id);
 create index on user_v1 (status, registered_at, id);
-create index on user_v1 (lower(btrim(email)));
+create index on user_v1 (email_key);
 
 -- The name is a reserved word and needs its quotes: user without them is the role that is connected.
 create view "user" as select * from user_v1;

@@ -3,7 +3,7 @@ package userview
 import "github.com/headrace/headrace/internal/queries"
 
 const (
-	sqlList = `select id, email, name, status, version, position, registered_at, updated_at from "user"`
+	sqlList = `select id, email, email_key, name, status, version, position, registered_at, updated_at from "user"`
 
 	sqlByID  = sqlList + ` where id = $1`
 	sqlByIDs = sqlList + ` where id = any($1)`
@@ -25,7 +25,7 @@ func orders() []queries.Order[User] {
 func (f Filter) where() queries.Where {
 	var w queries.Where
 	if f.Email != nil {
-		w.And("lower(btrim(email)) = lower(btrim($%d))", *f.Email)
+		w.And("email_key = $%d", emailKey(*f.Email))
 	}
 	w.AndAnyOf("status", queries.Strings(f.Status))
 	return w

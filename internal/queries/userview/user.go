@@ -19,8 +19,9 @@ const (
 
 // User is a user as readers see them.
 type User struct {
-	ID           string    `db:"id,key"` // the stream's name
-	Email        string    `db:"email"`  // as typed
+	ID           string    `db:"id,key"`    // the stream's name
+	Email        string    `db:"email"`     // as typed
+	EmailKey     string    `db:"email_key"` // Email trimmed and lower-cased: what Filter.Email finds
 	Name         string    `db:"name"`
 	Status       Status    `db:"status"`
 	Version      int64     `db:"version"`  // of the stream

@@ -1,0 +1,214 @@
+package queries
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headrace/headrace/internal/eventstore"
+)
+
+// lookUpTimeout bounds one look at the checkpoints, so that a database that hangs is asked again.
+const lookUpTimeout = 2 * time.Second
+
+// poll looks up the checkpoints of views that somebody waits for and that did not advance in this process just now,
+// until nobody waits.
+func (p *Progress) poll() {
+	delay := time.Duration(0)
+	for {
+		p.pause(delay)
+		names, more := p.toLookUp()
+		if !more {
+			return
+		}
+		moved := false
+		if len(names) > 0 {
+			started := time.Now()
+			found, err := p.lookUp(names)
+			if err == nil { // else the callers' deadlines answer
+				moved = p.learn(found, names, started)
+			}
+		}
+		if moved || delay == 0 {
+			delay = p.cfg.PollMin
+		} else {
+			delay = min(2*delay, p.cfg.PollMax)
+		}
+	}
+}
+
+// pause waits for the delay, or for PollMin from the moment when another caller begins to wait.
+func (p *Progress) pause(delay time.Duration) {
+	if delay == 0 {
+		return
+	}
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return
+	case <-p.nudge:
+	}
+	timer.Reset(min(delay, p.cfg.PollMin))
+	<-timer.C
+}
+
+// toLookUp lists the views to look up. More is false when nobody waits: the poller ends.
+func (p *Progress) toLookUp() (names []string, more bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, v := range p.views {
+		if len(v.waiters) == 0 {
+			continue
+		}
+		more = true
+		if time.Since(p.reached[v.checkpoint].local) > p.cfg.PollMax {
+			names = append(names, name)
+		}
+	}
+	p.polling = more
+	return names, more
+}
+
+// serving is a row of sqlServing.
+type serving struct {
+	Name          string     `db:"name"`
+	Version       int        `db:"version"`
+	Generation    int        `db:"generation"`
+	Checkpoint    string     `db:"table_name"`
+	Position      int64      `db:"position"`
+	EventID       *uuid.UUID `db:"event_id"`
+	LogID         *uuid.UUID `db:"log_id"`
+	Epoch         int32      `db:"log_epoch"`
+	Halted        bool       `db:"halted"`
+	HaltReason    string     `db:"halt_reason"`
+	Head          int64      `db:"head"`
+	BehindSeconds float64    `db:"behind_seconds"`
+}
+
+func (s serving) token() eventstore.Token {
+	t := eventstore.Token{Epoch: s.Epoch, Position: s.Position}
+	if s.EventID != nil && s.LogID != nil {
+		t.EventID, t.LogID = *s.EventID, *s.LogID
+	}
+	return t
+}
+
+func (p *Progress) lookUp(names []string) ([]serving, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookUpTimeout)
+	defer cancel()
+	rows, err := p.pool.Query(ctx, sqlServing, names)
+	if err != nil {
+		return nil, fmt.Errorf("look up checkpoints: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[serving])
+	if err != nil {
+		return nil, fmt.Errorf("look up checkpoints: %w", err)
+	}
+	return found, nil
+}
+
+// learn takes over what was looked up, and answers waiters. It reports whether a checkpoint moved.
+func (p *Progress) learn(found []serving, asked []string, started time.Time) (moved bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	missing := make(map[string]bool, len(asked))
+	for _, name := range asked {
+		missing[name] = true
+	}
+	for _, s := range found {
+		delete(missing, s.Name)
+		v := p.view(s.Name)
+		v.checkpoint, v.head = s.Checkpoint, s.Head
+		v.behind = time.Duration(s.BehindSeconds * float64(time.Second))
+		seen := p.reached[s.Checkpoint]
+		if seen.local.After(started) {
+			continue // what this process committed meanwhile is newer, and has woken its waiters
+		}
+		moved = moved || seen.at.Position != s.Position
+		seen.at = s.token()
+		p.reached[s.Checkpoint] = seen
+		v.wake(s.Position)
+		if s.Halted {
+			v.fail(&HaltedError{Projection: s.Name, Position: s.Position, Reason: s.HaltReason})
+		}
+	}
+	for name := range missing {
+		p.view(name).fail(&UnknownProjectionError{Projection: name})
+		delete(p.views, name)
+	}
+	return moved
+}
+
+// Follow runs a projection's serving generation, as run does it, and goes over to the next generation when a rebuild has
+// switched to it: run's context ends and run is called again. A projection of another version than the one that
+// serves runs as well, so that its table is kept ready. Follow returns what run returns before that, or nil when
+// the context ends.
+func (p *Progress) Follow(ctx context.Context, projection Projection, run func(context.Context, Projection) error) error {
+	for ctx.Err() == nil {
+		generation, err := p.generation(ctx, projection)
+		if err != nil {
+			return err
+		}
+		err = p.followOne(ctx, projection.At(generation), run)
+		if err != nil && !errors.Is(err, errSwitched) {
+			return err
+		}
+	}
+	return nil
+}
+
+var errSwitched = errors.New("another generation serves")
+
+// followOne runs one generation until another serves.
+func (p *Progress) followOne(ctx context.Context, projection Projection, run func(context.Context, Projection) error) error {
+	running, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	ended := make(chan error, 1)
+	go func() { ended <- run(running, projection) }()
+	tick := time.NewTicker(p.cfg.FollowPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-ended:
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		case <-tick.C:
+		}
+		// A look that fails is repeated: the projection does not depend on it.
+		if now, err := p.generation(ctx, projection); err == nil && now != projection.Generation {
+			stop(errSwitched)
+			<-ended
+			return errSwitched
+		}
+	}
+}
+
+// generation is the one to run: the serving one, or for another version than serves, the newest there is.
+func (p *Progress) generation(ctx context.Context, projection Projection) (int, error) {
+	var version, generation, newest int
+	err := p.pool.QueryRow(ctx, sqlGenerations, projection.Name, projection.Version).Scan(&version, &generation, nil, &newest)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, &UnknownProjectionError{Projection: projection.Name}
+	}
+	if err != nil {
+		return 0, fmt.Errorf("look up which generation of %s serves: %w", projection.Name, err)
+	}
+	if version != projection.Version {
+		return newest, nil
+	}
+	checkpoint := projection.At(generation).Checkpoint()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if v := p.view(projection.Name); v.checkpoint != checkpoint {
+		v.checkpoint = checkpoint
+		v.wake(p.reached[checkpoint].at.Position)
+	}
+	return generation, nil
+}

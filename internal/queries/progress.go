@@ -1,0 +1,313 @@
+package queries
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headrace/headrace/internal/eventstore"
+)
+
+// ProgressConfig tunes waiting. The zero value works.
+type ProgressConfig struct {
+	MaxWaiters int           // waiting callers at once; more are refused; 0 stands for 10,000
+	PollMin    time.Duration // how soon the checkpoint is looked up while somebody waits; 0 stands for 5 ms
+	PollMax    time.Duration // how seldom, after looking in vain; 0 stands for 50 ms
+	FollowPoll time.Duration // how often Follow looks whether another generation serves; 0 stands for 1 s
+}
+
+func (c ProgressConfig) withDefaults() ProgressConfig {
+	c.MaxWaiters = or(c.MaxWaiters, 10_000)
+	c.PollMin = or(c.PollMin, 5*time.Millisecond)
+	c.PollMax = max(or(c.PollMax, 50*time.Millisecond), c.PollMin)
+	c.FollowPoll = or(c.FollowPoll, time.Second)
+	return c
+}
+
+// BehindError says that a projection had not come as far as wanted within the time given. It may yet.
+type BehindError struct {
+	Projection         string
+	Position           int64 // how far it had come when last seen
+	Wanted             int64
+	Head               int64 // of the log when last seen
+	MillisecondsBehind int64 // age of the oldest event it has not taken, when last seen; 0 when that is not known
+}
+
+func (e *BehindError) Error() string {
+	return fmt.Sprintf("projection %s is at position %d of %d, before %d", e.Projection, e.Position, e.Head, e.Wanted)
+}
+
+// HaltedError says that a projection stopped at an event and needs an operator. Waiting longer is of no use.
+type HaltedError struct {
+	Projection string
+	Position   int64 // the last it has taken
+	Reason     string
+}
+
+func (e *HaltedError) Error() string {
+	return fmt.Sprintf("projection %s is halted at position %d: %s", e.Projection, e.Position, e.Reason)
+}
+
+// WaitersError says that too many callers wait already.
+type WaitersError struct {
+	Projection string
+	Waiting    int
+}
+
+func (e *WaitersError) Error() string {
+	return fmt.Sprintf("%d callers wait for projections already", e.Waiting)
+}
+
+// UnknownProjectionError says that there is no view of this name.
+type UnknownProjectionError struct{ Projection string }
+
+func (e *UnknownProjectionError) Error() string {
+	return fmt.Sprintf("there is no view %q", e.Projection)
+}
+
+// Progress knows how far the projections have come, and lets callers wait for them. A projection that runs in this
+// process reports by Advance, and a wait that it already satisfies touches no database. Those of other processes are
+// looked up while somebody waits. It is safe for concurrent use.
+type Progress struct {
+	pool  *pgxpool.Pool
+	store *eventstore.Store
+	cfg   ProgressConfig
+
+	mu      sync.Mutex
+	views   map[string]*viewProgress
+	reached map[string]report // by checkpoint
+	flush   map[string]func() // by checkpoint; for those that run here
+	waiting int
+	polling bool
+	nudge   chan struct{} // makes the poller look soon
+}
+
+// report is what a checkpoint was seen at.
+type report struct {
+	at    eventstore.Token
+	local time.Time // when Advance said so last; zero: only looked up
+}
+
+// viewProgress is what is known of one stable name.
+type viewProgress struct {
+	checkpoint string // of the serving generation; empty: not known yet
+	head       int64  // when last looked up
+	behind     time.Duration
+	waiters    []*waiter
+}
+
+type waiter struct {
+	position int64
+	done     chan error // holds one outcome
+}
+
+// NewProgress returns a Progress over the pool and store, neither of which it closes.
+func NewProgress(pool *pgxpool.Pool, store *eventstore.Store, cfg ProgressConfig) *Progress {
+	return &Progress{
+		pool: pool, store: store, cfg: cfg.withDefaults(),
+		views: map[string]*viewProgress{}, reached: map[string]report{}, flush: map[string]func(){},
+		nudge: make(chan struct{}, 1),
+	}
+}
+
+// OnWait has flush called whenever a caller begins to wait for the checkpoint, so that the consumer which runs it here
+// commits at once instead of gathering more. It must not block. The returned function takes it back.
+func (p *Progress) OnWait(checkpoint string, flush func()) (remove func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.flush[checkpoint] = flush
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.flush, checkpoint)
+	}
+}
+
+// Advance says that this process has committed a checkpoint. It does not block.
+func (p *Progress) Advance(checkpoint string, at eventstore.Token) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reached[checkpoint] = report{at: at, local: time.Now()}
+	for _, v := range p.views {
+		if v.checkpoint == checkpoint {
+			v.wake(at.Position)
+		}
+	}
+}
+
+// wake answers those who wait for this position or an earlier one.
+func (v *viewProgress) wake(position int64) {
+	kept := v.waiters[:0]
+	for _, w := range v.waiters {
+		if w.position <= position {
+			w.done <- nil
+		} else {
+			kept = append(kept, w)
+		}
+	}
+	clear(v.waiters[len(kept):])
+	v.waiters = kept
+}
+
+// fail answers all who still wait.
+func (v *viewProgress) fail(err error) {
+	for _, w := range v.waiters {
+		w.done <- err
+	}
+	v.waiters = nil
+}
+
+// Wait returns nil when the serving generation of a view includes what the token stands for, at once if it does
+// already. A projection that is halted is a *HaltedError at once; one that has not come so far when the context's
+// deadline passes, a *BehindError; too many waiting callers, a *WaitersError; an unknown name, an
+// *UnknownProjectionError. A token of another log or another history is a *eventstore.DivergedError, one beyond the
+// head a *eventstore.BeyondHeadError. A context that is cancelled otherwise is its error.
+func (p *Progress) Wait(ctx context.Context, projection string, t eventstore.Token) error {
+	if t.Position == 0 {
+		return nil
+	}
+	included, trusted := p.judge(projection, t)
+	if included {
+		return nil
+	}
+	if !trusted {
+		if err := p.store.CheckToken(ctx, t); err != nil {
+			if errors.Is(err, context.DeadlineExceeded) {
+				return p.behind(projection, t.Position)
+			}
+			return fmt.Errorf("wait for %s: %w", projection, err)
+		}
+	}
+	return p.wait(ctx, projection, t.Position, true)
+}
+
+// judge says from memory whether the view includes the token, and whether the token is known to be of this history:
+// its log and epoch are those that a checkpoint here is in, and this process has seen the log come so far.
+func (p *Progress) judge(projection string, t eventstore.Token) (included, trusted bool) {
+	head, _ := p.store.Committed()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v, known := p.views[projection]
+	if !known {
+		return false, false
+	}
+	at := p.reached[v.checkpoint].at
+	if at.LogID != t.LogID || at.Epoch != t.Epoch {
+		return false, false
+	}
+	return t.Position <= at.Position, t.Position <= max(head, at.Position)
+}
+
+// wait is Wait for a position that is known to be of this history. Counted waits are bounded and hurry the consumer.
+func (p *Progress) wait(ctx context.Context, projection string, position int64, counted bool) error {
+	w, err := p.enlist(projection, position, counted)
+	if err != nil || w == nil {
+		return err
+	}
+	if counted {
+		defer func() {
+			p.mu.Lock()
+			p.waiting--
+			p.mu.Unlock()
+		}()
+	}
+	select {
+	case err := <-w.done:
+		return err
+	case <-ctx.Done():
+	}
+	p.dismiss(projection, w)
+	select {
+	case err := <-w.done: // answered while the context ended
+		return err
+	default:
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return p.behind(projection, position)
+	}
+	return fmt.Errorf("wait for %s: %w", projection, ctx.Err())
+}
+
+// enlist adds a waiter, or returns nil when there is nothing to wait for.
+func (p *Progress) enlist(projection string, position int64, counted bool) (*waiter, error) {
+	p.mu.Lock()
+	v := p.view(projection)
+	seen := p.reached[v.checkpoint]
+	if v.checkpoint != "" && seen.at.Position >= position {
+		p.mu.Unlock()
+		return nil, nil
+	}
+	if counted && p.waiting >= p.cfg.MaxWaiters {
+		waiting := p.waiting
+		p.mu.Unlock()
+		return nil, &WaitersError{Projection: projection, Waiting: waiting}
+	}
+	w := &waiter{position: position, done: make(chan error, 1)}
+	v.waiters = append(v.waiters, w)
+	var flush func()
+	if counted {
+		p.waiting++
+		flush = p.flush[v.checkpoint]
+	}
+	if !p.polling {
+		p.polling = true
+		go p.poll()
+	} else if counted {
+		select {
+		case p.nudge <- struct{}{}:
+		default:
+		}
+	}
+	p.mu.Unlock()
+	if flush != nil {
+		flush()
+	}
+	return w, nil
+}
+
+func (p *Progress) dismiss(projection string, w *waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v := p.views[projection]
+	for i, other := range v.waiters {
+		if other == w {
+			last := len(v.waiters) - 1
+			v.waiters[i], v.waiters[last] = v.waiters[last], nil
+			v.waiters = v.waiters[:last]
+			return
+		}
+	}
+}
+
+// view returns what is known of a name. The caller holds the lock.
+func (p *Progress) view(projection string) *viewProgress {
+	v, known := p.views[projection]
+	if !known {
+		v = &viewProgress{}
+		p.views[projection] = v
+	}
+	return v
+}
+
+func (p *Progress) behind(projection string, wanted int64) error {
+	head, _ := p.store.Committed()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v := p.view(projection)
+	at := p.reached[v.checkpoint].at.Position
+	return &BehindError{
+		Projection: projection, Position: at, Wanted: wanted, Head: max(head, v.head, wanted),
+		MillisecondsBehind: v.behind.Milliseconds(),
+	}
+}
+
+// position is how far the serving generation of a view has come, as far as known here.
+func (p *Progress) position(projection string) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.reached[p.view(projection).checkpoint].at.Position
+}
