@@ -1,0 +1,60 @@
+# `make` alone lists what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+# The tools are pinned in a module of their own, so that the product's go.mod names only what the product imports.
+TOOL := go tool -modfile=tools/go.mod
+GQLGEN := $(TOOL) gqlgen generate --config graph/gqlgen.yml
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build postgres ## Run in development mode on :8080, with a private Postgres unless DATABASE_URL is set
+	@exec ./bin/api dev
+
+.PHONY: build
+build: ## Build bin/api
+	go build -o bin/api ./cmd/api
+
+.PHONY: postgres
+postgres: build ## Install Postgres through apt, dnf, apk or Homebrew if none is found and this user may
+	@if [ -z "$$DATABASE_URL" ]; then ./bin/api postgres install; fi
+
+.PHONY: test
+test: ## Run all tests with the race detector against a Postgres of their own; ARGS="./internal/outbox -run X" for some
+	go run ./internal/pgtest/gotest $(ARGS)
+
+.PHONY: bench
+bench: ## Measure, side by side with pgbench; ARGS="-h" lists the options
+	go run ./cmd/bench $(ARGS)
+
+.PHONY: generate
+generate: ## Generate the GraphQL code
+	$(GQLGEN)
+
+.PHONY: verify
+verify: ## Fail when generated code, go.mod or go vet is not as it should be
+	sh tools/verify.sh '$(GQLGEN)'
+	go mod tidy -diff
+	go vet ./...
+	GOOS=darwin go vet ./internal/pgdev ./cmd/api
+
+.PHONY: lint
+lint: ## Lint, check the formatting, and look for known vulnerabilities
+	$(TOOL) golangci-lint run ./...
+	sh tools/format.sh '$(TOOL) gofumpt'
+	sh tools/vulnerabilities.sh '$(TOOL) govulncheck'
+
+.PHONY: format
+format: ## Format all Go code
+	$(TOOL) gofumpt -w $$(git ls-files '*.go' | grep -v ^graph/generated/)
+
+.PHONY: migrate
+migrate: build ## Migrate the database in use; ARGS="down", "status" or "create NAME" for the rest
+	./bin/api migrate $(or $(ARGS),up)
+
+.PHONY: reset
+reset: build ## Drop the private development database of this checkout
+	./bin/api postgres reset
