@@ -17,6 +17,7 @@ const (
 	nameLockFull = "headrace_lock_full"
 	nameOne      = "headrace_append_one"
 	nameMany     = "headrace_append_many"
+	nameJudged   = "headrace_append_judged"
 	nameFull     = "headrace_append_full"
 	nameGuard    = "headrace_guard"
 )
@@ -85,7 +86,18 @@ func (c *committer) send(batch []*pending) ([]answer, error) {
 	if err := c.connect(ctx); err != nil {
 		return nil, fmt.Errorf("%w: %w", errNotSent, err)
 	}
-	plan := c.encoder.encode(batch)
+	answers, err := c.roundTrip(ctx, c.encoder.encode(batch), batch)
+	if errors.Is(err, errRefused) {
+		answers, err = c.roundTrip(ctx, c.encoder.encodeJudged(batch), batch)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.resolve(batch, answers)
+	return answers, nil
+}
+
+func (c *committer) roundTrip(ctx context.Context, plan plan, batch []*pending) ([]answer, error) {
 	pipeline := c.conn.PgConn().StartPipeline(ctx)
 	pipeline.SendQueryPrepared(plan.lock, nil, nil, binaryFormat)
 	pipeline.SendQueryPrepared(plan.statement, plan.values, binaryFormat, binaryFormat)
@@ -93,11 +105,7 @@ func (c *committer) send(batch []*pending) ([]answer, error) {
 	if closeErr := pipeline.Close(); err == nil {
 		err = closeErr
 	}
-	if err != nil {
-		return nil, err
-	}
-	c.resolve(batch, answers)
-	return answers, nil
+	return answers, err
 }
 
 var binaryFormat = []int16{1}
@@ -224,7 +232,8 @@ func (c *committer) connect(ctx context.Context) error {
 func prepareStatements(ctx context.Context, conn *pgx.Conn) error {
 	for name, sql := range map[string]string{
 		nameLock: sqlLock, nameLockFull: sqlLockFull, nameOne: sqlAppendOne, nameMany: sqlAppendMany,
-		nameFull: sqlAppendFull, nameGuard: sqlGuard,
+		nameJudged: sqlAppendJudged,
+		nameFull:   sqlAppendFull, nameGuard: sqlGuard,
 	} {
 		if _, err := conn.Prepare(ctx, name, sql); err != nil {
 			return fmt.Errorf("preparing %s: %w", name, err)

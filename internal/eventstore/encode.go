@@ -2,6 +2,7 @@ package eventstore
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -34,6 +35,11 @@ func (e *encoder) encode(batch []*pending) plan {
 	if len(batch) == 1 && len(batch[0].events) == 1 {
 		return e.encodeOne(batch[0])
 	}
+	for _, p := range batch {
+		if p.parts[0].expected < NoStream {
+			return e.encodeJudged(batch)
+		}
+	}
 	return e.encodeMany(batch)
 }
 
@@ -56,22 +62,38 @@ func (e *encoder) encodeOne(p *pending) plan {
 }
 
 func (e *encoder) encodeMany(batch []*pending) plan {
-	a := e.reset(oidUUID, oidText, oidText, oidInt2, oidJSONB, oidJSONB, oidInt8, oidInt4)
+	a := e.reset(oidUUID, oidText, oidText, oidInt2, oidJSONB, oidJSONB, oidInt8, oidText, oidInt8)
 	for _, p := range batch {
 		stream, expected := p.parts[0].stream, int64(p.parts[0].expected)
 		for i := range p.events {
-			event := &p.events[i]
-			a[0].bytes(event.id[:])
-			a[1].text(stream)
-			a[2].text(event.typ)
-			a[3].int2(event.schemaVersion)
-			a[4].jsonb(event.data)
-			a[5].jsonb(p.metadata)
-			a[6].int8(expected)
+			encodeEvent(a, &p.events[i], stream, p.metadata)
+			a[6].int8(expected + int64(i) + 1)
+		}
+		a[7].text(stream)
+		a[8].int8(expected)
+	}
+	return plan{nameLock, nameMany, e.finish(len(a)), e.readAll}
+}
+
+func (e *encoder) encodeJudged(batch []*pending) plan {
+	a := e.reset(oidUUID, oidText, oidText, oidInt2, oidJSONB, oidJSONB, oidInt8, oidInt4)
+	for _, p := range batch {
+		for i := range p.events {
+			encodeEvent(a, &p.events[i], p.parts[0].stream, p.metadata)
+			a[6].int8(int64(p.parts[0].expected))
 			a[7].int4(i + 1)
 		}
 	}
-	return plan{nameLock, nameMany, e.finish(len(a)), e.readInserted}
+	return plan{nameLock, nameJudged, e.finish(len(a)), e.readInserted}
+}
+
+func encodeEvent(a []array, event *encoded, stream string, metadata []byte) {
+	a[0].bytes(event.id[:])
+	a[1].text(stream)
+	a[2].text(event.typ)
+	a[3].int2(event.schemaVersion)
+	a[4].jsonb(event.data)
+	a[5].jsonb(metadata)
 }
 
 func (e *encoder) reset(oids ...uint32) []array {
@@ -161,6 +183,39 @@ func encodeParts(a []array, p *pending, request, partNumber int) int {
 		}
 	}
 	return partNumber
+}
+
+// errRefused says that some request of a batch was not at its expected version, and nothing was written.
+var errRefused = errors.New("a stream of the batch is not at its expected version")
+
+// readAll reads the positions of a batch that was accepted as a whole.
+func (e *encoder) readAll(pipeline *pgconn.Pipeline, log identity, batch []*pending) ([]answer, error) {
+	first, rows := int64(0), 0
+	err := eachRow(pipeline, func(row [][]byte) (err error) {
+		if rows++; rows == 1 {
+			first, err = readInt8(row[0])
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if rows == 0 {
+		return nil, errRefused
+	}
+	position := first - 1
+	for _, p := range batch {
+		n := len(p.events)
+		position += int64(n)
+		e.answers = append(e.answers, answer{receipt: Receipt{
+			Stream: p.parts[0].stream, Version: int64(p.parts[0].expected) + int64(n),
+			Token: Token{LogID: log.id, Epoch: log.epoch, Position: position, EventID: p.events[n-1].id},
+		}})
+	}
+	if position != first-1+int64(rows) {
+		return nil, errWire
+	}
+	return e.answers, nil
 }
 
 // readInserted matches the inserted rows, which come in order, with the requests: those of a request are all there or

@@ -41,10 +41,26 @@ from head cross join lateral (
 where case $7::bigint when -2 then true when -1 then current.version > 0 else current.version = $7::bigint end
 returning position, version, id`
 
-	// sqlAppendMany appends the events of several requests, each of which has one stream that no other has: by event the
-	// stream, its expected version, the event's number within the request, and the event. It returns what it inserted;
-	// the events of a request are judged alike, so they are all there or none.
+	// sqlAppendMany appends the events of several requests, each of which has one stream that no other has, when all
+	// streams are at their expected versions, and otherwise none. So versions come from the caller and positions from the
+	// order of the rows: nothing is sorted or joined. By event: the event and its version; by request: the stream and its
+	// expected version.
 	sqlAppendMany = sqlHead + `
+insert into events (position, version, recorded_at, id, stream, type, schema_version, data, metadata)
+select head.position + e.n, e.version, head.now, e.id, e.stream, e.type, e.schema_version, e.data, e.metadata
+from unnest($1::uuid[], $2::text[], $3::text[], $4::smallint[], $5::jsonb[], $6::jsonb[], $7::bigint[])
+	with ordinality as e(id, stream, type, schema_version, data, metadata, version, n)
+cross join head
+where not exists (
+	select from unnest($8::text[], $9::bigint[]) as r(stream, expected)
+	where r.expected <> coalesce((select version from events where stream = r.stream order by version desc limit 1), 0)
+)
+returning position`
+
+	// sqlAppendJudged appends the events of those requests that are at their expected versions. Each request has one stream
+	// that no other has; by event come the stream, its expected version, the event's number within the request, and the
+	// event. It returns what it inserted; the events of a request are judged alike, so they are all there or none.
+	sqlAppendJudged = sqlHead + `
 insert into events (position, version, recorded_at, id, stream, type, schema_version, data, metadata)
 select head.position + row_number() over (order by e.n), current.version + e.step, head.now,
 	e.id, e.stream, e.type, e.schema_version, e.data, e.metadata
