@@ -46,7 +46,7 @@ type tally struct {
 	At       time.Time  `db:"at"`
 	NotedAt  *time.Time `db:"noted_at"`
 	Version  int64      `db:"version"`
-	Position int64      `db:"position"`
+	Position int64      `db:"position,seen"`
 	Scratch  int        // no column
 }
 

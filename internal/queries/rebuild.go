@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	rebuildPage  = 500              // events of one transaction
+	rebuildPage  = 500              // events read at once
+	rebuildBatch = 4000             // events of one transaction: the more, the fewer writes of the same row
 	rebuildLease = 30 * time.Second // how long others believe that a rebuild lives after its last batch
 )
 
@@ -231,33 +232,50 @@ func (r *rebuild) fill(ctx context.Context, p Projection, at eventstore.Token, e
 	return at, <-failed
 }
 
-// pages reads the log until it is near the head. The error is ready when the pages are closed.
+// pages reads the log until it is near the head, several pages to a batch. The error is ready when the batches are closed.
 func (r *rebuild) pages(ctx context.Context, p Projection, after int64) (<-chan eventstore.Page, <-chan error) {
-	pages, failed := make(chan eventstore.Page, 1), make(chan error, 1)
+	batches, failed := make(chan eventstore.Page, 1), make(chan error, 1)
 	go func() {
-		defer close(pages)
+		defer close(batches)
 		for {
-			page, err := r.store.ReadLog(ctx, eventstore.LogQuery{After: after, Types: p.Types, Limit: rebuildPage})
+			batch, err := r.batch(ctx, p, after)
 			if err != nil {
 				failed <- err
 				return
 			}
-			if page.ScannedTo > after {
+			if batch.ScannedTo > after {
 				select {
-				case pages <- page:
+				case batches <- batch:
 				case <-ctx.Done():
 					failed <- ctx.Err()
 					return
 				}
 			}
-			after = max(after, page.ScannedTo)
-			if after >= page.Head-rebuildPage {
+			after = max(after, batch.ScannedTo)
+			if after >= batch.Head-rebuildPage {
 				failed <- nil
 				return
 			}
 		}
 	}()
-	return pages, failed
+	return batches, failed
+}
+
+// batch joins pages.
+func (r *rebuild) batch(ctx context.Context, p Projection, after int64) (eventstore.Page, error) {
+	batch := eventstore.Page{Events: make([]eventstore.Event, 0, rebuildBatch), ScannedTo: after}
+	for len(batch.Events) <= rebuildBatch-rebuildPage {
+		page, err := r.store.ReadLog(ctx, eventstore.LogQuery{After: batch.ScannedTo, Types: p.Types, Limit: rebuildPage})
+		if err != nil {
+			return batch, err
+		}
+		batch.Events, batch.Head = append(batch.Events, page.Events...), page.Head
+		if page.ScannedTo <= batch.ScannedTo {
+			break
+		}
+		batch.ScannedTo = page.ScannedTo
+	}
+	return batch, nil
 }
 
 // eventID is the id of the event at the position up to which a page looked.

@@ -15,6 +15,7 @@ import (
 type shape[R any] struct {
 	columns []column
 	key     int // index in columns
+	seen    int // index in columns of the position of the last event; -1: none
 	cached  sync.Map
 }
 
@@ -30,14 +31,14 @@ type column struct {
 }
 
 // statements are a view's SQL for one of its tables.
-type statements struct{ load, upsert, remove string }
+type statements struct{ load, check, upsert, remove string }
 
 func shapeOf[R any]() (*shape[R], error) {
 	t := reflect.TypeFor[R]()
 	if t.Kind() != reflect.Struct {
 		return nil, fmt.Errorf("%s is not a struct", t)
 	}
-	s := &shape[R]{key: -1}
+	s := &shape[R]{key: -1, seen: -1}
 	for _, field := range reflect.VisibleFields(t) {
 		tag, tagged := field.Tag.Lookup("db")
 		if !tagged || tag == "-" {
@@ -49,11 +50,15 @@ func shapeOf[R any]() (*shape[R], error) {
 		}
 		c := columnOf(field.Type)
 		c.name, c.field = name, field.Index
-		if option == "key" {
-			if c.sqlType != "text" || field.Type.Kind() != reflect.String || s.key >= 0 {
-				return nil, fmt.Errorf("%s needs one key, a string", t)
-			}
+		switch {
+		case option == "key" && (field.Type.Kind() != reflect.String || s.key >= 0):
+			return nil, fmt.Errorf("%s needs one key, a string", t)
+		case option == "key":
 			s.key = len(s.columns)
+		case option == "seen" && (field.Type.Kind() != reflect.Int64 || s.seen >= 0):
+			return nil, fmt.Errorf("%s can have one position, an int64", t)
+		case option == "seen":
+			s.seen = len(s.columns)
 		}
 		s.columns = append(s.columns, c)
 	}
@@ -139,6 +144,11 @@ func (s *shape[R]) keyOf(row *R) string {
 	return reflect.ValueOf(row).Elem().FieldByIndex(s.columns[s.key].field).String()
 }
 
+// seenAt is the position of the last event that the row has seen.
+func (s *shape[R]) seenAt(row *R) int64 {
+	return reflect.ValueOf(row).Elem().FieldByIndex(s.columns[s.seen].field).Int()
+}
+
 // equal compares plain columns first: a row's version or position usually tells at once.
 func (s *shape[R]) equal(a, b *R) bool {
 	va, vb := reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem()
@@ -198,7 +208,11 @@ func (s *shape[R]) statements(table string) statements {
 			sets = append(sets, names[i]+" = excluded."+names[i])
 		}
 	}
-	made := foldStatements(pgx.Identifier{table}.Sanitize(), names[s.key], names, places, sets)
+	seen := names[s.key]
+	if s.seen >= 0 {
+		seen = names[s.seen]
+	}
+	made := foldStatements(pgx.Identifier{table}.Sanitize(), names[s.key], seen, names, places, sets)
 	s.cached.Store(table, made)
 	return made
 }

@@ -12,19 +12,20 @@ const sqlNoSeqScan = `select set_config('enable_seqscan', 'off', true)`
 // A folded view's statements: table, key and columns are its own, the rest is the same for all.
 const (
 	sqlFoldLoad   = `select %[2]s from %[1]s where %[3]s = any($1)`
+	sqlFoldCheck  = `select %[3]s, %[6]s from %[1]s where %[3]s = any($1)`
 	sqlFoldUpsert = `insert into %[1]s (%[2]s) select * from unnest(%[4]s) on conflict (%[3]s) do %[5]s`
 	sqlFoldRemove = `delete from %[1]s where %[3]s = any($1)`
 )
 
-func foldStatements(table, key string, columns, places, sets []string) statements {
+func foldStatements(table, key, seen string, columns, places, sets []string) statements {
 	onConflict := "nothing"
 	if len(sets) > 0 {
 		onConflict = "update set " + strings.Join(sets, ", ")
 	}
 	fill := func(sql string) string {
-		return fmt.Sprintf(sql, table, strings.Join(columns, ", "), key, strings.Join(places, ", "), onConflict)
+		return fmt.Sprintf(sql, table, strings.Join(columns, ", "), key, strings.Join(places, ", "), onConflict, seen)
 	}
-	return statements{load: fill(sqlFoldLoad), upsert: fill(sqlFoldUpsert), remove: fill(sqlFoldRemove)}
+	return statements{load: fill(sqlFoldLoad), check: fill(sqlFoldCheck), upsert: fill(sqlFoldUpsert), remove: fill(sqlFoldRemove)}
 }
 
 // sqlServing says which generation serves each of these views, how far it has come, and how far the log has. A

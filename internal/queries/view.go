@@ -1,17 +1,18 @@
 package queries
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
-	"github.com/jackc/pgx/v5"
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/headrace/headrace/internal/eventstore"
 )
 
 // View is a view of one row per key: a pure fold over events. R is a struct whose fields are the columns by their `db`
-// tags; one is marked as the key (`db:"id,key"`) and is text. Slices, maps and structs are jsonb.
+// tags; one is marked as the key (`db:"id,key"`) and is text. Slices, maps and structs are jsonb. One may be marked as
+// the position of the last event that the row has seen (`db:"position,seen"`): then rows are kept in memory, and a
+// row whose position in the table is the same is not read again.
 type View[R any] struct {
 	Name    string   // the stable name
 	Version int      // of the shape; raise it together with a migration that makes the new table
@@ -24,6 +25,8 @@ type View[R any] struct {
 	Evolve func(row R, e eventstore.Event, p eventstore.Payload) R
 	// Gone says that a row is to be deleted. Nil stands for never.
 	Gone func(row R) bool
+	// Keep is how many rows are kept in memory, if R marks the position. 0 stands for 4096.
+	Keep int
 }
 
 // Projection returns the view's erased form. It fails when R is not a row of a table.
@@ -36,6 +39,11 @@ func (v View[R]) Projection(registry *eventstore.Registry) (Projection, error) {
 		return Projection{}, fmt.Errorf("view %s: %w", v.Name, err)
 	}
 	f := &folder[R]{view: v.withDefaults(), shape: shape, registry: registry}
+	if shape.seen >= 0 {
+		if f.kept, err = lru.New[rowKey, *R](or(v.Keep, 4096)); err != nil {
+			return Projection{}, fmt.Errorf("view %s: %w", v.Name, err)
+		}
+	}
 	return Projection{
 		Name: v.Name, Version: v.Version, Generation: 1, Types: v.Types,
 		key: f.view.Key, apply: f.apply,
@@ -68,126 +76,4 @@ func (v View[R]) Fold(registry *eventstore.Registry, row R, exists bool, events 
 		f.step(&s, e, payload)
 	}
 	return s.after, s.exists, nil
-}
-
-// folder applies a view to its table.
-type folder[R any] struct {
-	view     View[R]
-	shape    *shape[R]
-	registry *eventstore.Registry
-}
-
-// slot is one key's row during a batch.
-type slot[R any] struct {
-	before *R // nil: the table has no such row
-	after  R
-	exists bool
-}
-
-func (f *folder[R]) step(s *slot[R], e eventstore.Event, payload eventstore.Payload) {
-	s.after, s.exists = f.view.Evolve(s.after, e, payload), true
-	if f.view.Gone(s.after) {
-		var none R
-		s.after, s.exists = none, false
-	}
-}
-
-// apply loads the rows of the batch's keys with one statement, folds, and writes what changed with one more. Decoding
-// the events goes on while Postgres looks up the rows.
-func (f *folder[R]) apply(ctx context.Context, tx pgx.Tx, table string, events []eventstore.Event) error {
-	sql := f.shape.statements(table)
-	keys, index := f.keys(events)
-	load := &pgx.Batch{}
-	load.Queue(sqlNoSeqScan)
-	load.Queue(sql.load, keys)
-	results := tx.SendBatch(ctx, load)
-	payloads, decodeErr := f.decodeAll(events)
-	slots, err := f.readSlots(results, index)
-	if err := errors.Join(decodeErr, err); err != nil {
-		return err
-	}
-	for i, e := range events {
-		f.step(&slots[index[f.view.Key(e)]], e, payloads[i])
-	}
-	return f.write(ctx, tx, sql, keys, slots)
-}
-
-// keys lists the different keys of the events, and where each stands in the list.
-func (f *folder[R]) keys(events []eventstore.Event) ([]string, map[string]int) {
-	keys := make([]string, 0, len(events))
-	index := make(map[string]int, len(events))
-	for _, e := range events {
-		key := f.view.Key(e)
-		if _, known := index[key]; !known {
-			index[key] = len(keys)
-			keys = append(keys, key)
-		}
-	}
-	return keys, index
-}
-
-func (f *folder[R]) decodeAll(events []eventstore.Event) ([]eventstore.Payload, error) {
-	payloads := make([]eventstore.Payload, len(events))
-	for i, e := range events {
-		var err error
-		if payloads[i], err = decode(f.registry, e); err != nil {
-			return nil, err
-		}
-	}
-	return payloads, nil
-}
-
-func (f *folder[R]) readSlots(results pgx.BatchResults, index map[string]int) (slots []slot[R], err error) {
-	defer func() { err = errors.Join(err, results.Close()) }()
-	if _, err := results.Exec(); err != nil {
-		return nil, fmt.Errorf("prepare to load rows: %w", err)
-	}
-	rows, err := results.Query()
-	if err != nil {
-		return nil, fmt.Errorf("load rows: %w", err)
-	}
-	loaded, err := pgx.CollectRows(rows, f.shape.scan)
-	if err != nil {
-		return nil, fmt.Errorf("load rows: %w", err)
-	}
-	slots = make([]slot[R], len(index))
-	for _, row := range loaded {
-		slots[index[f.shape.keyOf(row)]] = slot[R]{before: row, after: *row, exists: true}
-	}
-	return slots, nil
-}
-
-// write sends what changed: one upsert and, when rows are gone, one delete, in one round trip.
-func (f *folder[R]) write(ctx context.Context, tx pgx.Tx, sql statements, keys []string, slots []slot[R]) error {
-	changed := make([]*R, 0, len(slots))
-	var gone []string
-	for i := range slots {
-		s := &slots[i]
-		switch {
-		case s.exists && f.shape.keyOf(&s.after) != keys[i]:
-			return fmt.Errorf("Evolve gave a row of key %q for key %q", f.shape.keyOf(&s.after), keys[i])
-		case s.exists && (s.before == nil || !f.shape.equal(s.before, &s.after)):
-			changed = append(changed, &s.after)
-		case !s.exists && s.before != nil:
-			gone = append(gone, keys[i])
-		}
-	}
-	batch := &pgx.Batch{}
-	if len(changed) > 0 {
-		arrays, err := f.shape.arrays(changed)
-		if err != nil {
-			return err
-		}
-		batch.Queue(sql.upsert, arrays...)
-	}
-	if len(gone) > 0 {
-		batch.Queue(sql.remove, gone)
-	}
-	if batch.Len() == 0 {
-		return nil
-	}
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-		return fmt.Errorf("write rows: %w", err)
-	}
-	return nil
 }

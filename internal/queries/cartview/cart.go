@@ -28,12 +28,12 @@ type Cart struct {
 	ID          string    `db:"id,key"` // the stream's name
 	OwnerID     string    `db:"owner_id"`
 	Status      Status    `db:"status"`
-	Currency    string    `db:"currency"` // ISO 4217
-	Items       []Item    `db:"items"`    // in the order in which they were first added
-	TotalAmount int64     `db:"total"`    // minor units of Currency
-	OrderID     *string   `db:"order_id"` // the order that the cart became; nil unless checked out
-	Version     int64     `db:"version"`  // of the stream
-	Position    int64     `db:"position"` // in the log, of the last event seen
+	Currency    string    `db:"currency"`      // ISO 4217
+	Items       []Item    `db:"items"`         // in the order in which they were first added
+	TotalAmount int64     `db:"total"`         // minor units of Currency
+	OrderID     *string   `db:"order_id"`      // the order that the cart became; nil unless checked out
+	Version     int64     `db:"version"`       // of the stream
+	Position    int64     `db:"position,seen"` // in the log, of the last event seen
 	OpenedAt    time.Time `db:"opened_at"`
 	UpdatedAt   time.Time `db:"updated_at"`
 }

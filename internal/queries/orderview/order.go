@@ -38,7 +38,7 @@ type Order struct {
 	TrackingCode     *string   `db:"tracking_code"`     // nil until shipped, and when the carrier gave none
 	Reason           *string   `db:"reason"`            // why it was cancelled or refunded
 	Version          int64     `db:"version"`           // of the stream
-	Position         int64     `db:"position"`          // in the log, of the last event seen
+	Position         int64     `db:"position,seen"`     // in the log, of the last event seen
 	PlacedAt         time.Time `db:"placed_at"`
 	UpdatedAt        time.Time `db:"updated_at"`
 }

@@ -24,8 +24,8 @@ type User struct {
 	EmailKey     string    `db:"email_key"` // Email trimmed and lower-cased: what Filter.Email finds
 	Name         string    `db:"name"`
 	Status       Status    `db:"status"`
-	Version      int64     `db:"version"`  // of the stream
-	Position     int64     `db:"position"` // in the log, of the last event seen
+	Version      int64     `db:"version"`       // of the stream
+	Position     int64     `db:"position,seen"` // in the log, of the last event seen
 	RegisteredAt time.Time `db:"registered_at"`
 	UpdatedAt    time.Time `db:"updated_at"`
 }
