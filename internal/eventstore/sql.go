@@ -5,12 +5,14 @@ package eventstore
 //
 // A plan is made once, without regard to the parameters (force_generic_plan): planning would cost a small batch more
 // than inserting it. Sequential scans are off, since a plan that was made while the log was small would scan it when it
-// is large. Both settings end with the transaction, so they are safe behind a transaction pooler.
+// is large. Just-in-time compilation is off, since the costs that discourage a kind of plan look like expensive ones. The
+// settings end with the transaction, so they are safe behind a transaction pooler.
 const (
 	sqlLock = `
 select log_id, epoch,
 	set_config('plan_cache_mode', 'force_generic_plan', true),
-	set_config('enable_seqscan', 'off', true)
+	set_config('enable_seqscan', 'off', true),
+	set_config('jit', 'off', true)
 from log where id = 1 for no key update`
 
 	// sqlLockFull prepares for sqlAppendFull, whose joins between small sets must not become nested loops.
@@ -18,7 +20,8 @@ from log where id = 1 for no key update`
 select log_id, epoch,
 	set_config('plan_cache_mode', 'force_generic_plan', true),
 	set_config('enable_seqscan', 'off', true),
-	set_config('enable_nestloop', 'off', true)
+	set_config('enable_nestloop', 'off', true),
+	set_config('jit', 'off', true)
 from log where id = 1 for no key update`
 
 	sqlHead = `
