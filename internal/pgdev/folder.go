@@ -66,23 +66,36 @@ func (c *Cluster) prepareFolders() error {
 		}
 		c.home = dir
 	}
-	if err := os.MkdirAll(c.home, 0o711); err != nil {
+	mode := fs.FileMode(0o700)
+	if c.account.other {
+		mode = 0o711
+	}
+	if err := makeFolders(c.home, mode); err != nil {
 		return err
 	}
-	if c.account.other {
-		// The umask may have closed what the server's user must pass through.
-		if err := os.Chmod(filepath.Dir(c.home), 0o711); err != nil && c.config.Dir != "" {
-			return err
-		}
-		if err := os.Chmod(c.home, 0o711); err != nil {
-			return err
-		}
+	if err := os.Chmod(c.home, mode); err != nil {
+		return err
 	}
 	c.sockets = filepath.Join(c.home, "run")
 	if len(c.sockets) > longestSocketFolder {
 		c.sockets = filepath.Join("/tmp", fmt.Sprintf("headrace-%d-%s", c.account.uid, shortHash(c.home)))
 	}
 	return c.makePrivate(c.sockets)
+}
+
+// makeFolders makes a folder and what is missing above it, with this mode whatever the umask says. Folders that were
+// there keep theirs.
+func makeFolders(dir string, mode fs.FileMode) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := makeFolders(filepath.Dir(dir), mode); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return os.Chmod(dir, mode)
 }
 
 // makePrivate makes a folder of the server's user that nobody else can enter, and refuses one that is another's.
