@@ -1,0 +1,66 @@
+package queries
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/headrace/headrace/internal/pgtest"
+)
+
+// Every statement is understood by the migrated schema, so that a renamed column fails here and not in a rare path.
+func TestStatementsPrepare(t *testing.T) {
+	t.Parallel()
+	conn, err := pgtest.Pool(t).Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	_, err = conn.Exec(t.Context(), `create table thing_v1 (id text primary key, n bigint, tags jsonb, position bigint)`)
+	require.NoError(t, err)
+	type thing struct {
+		ID       string   `db:"id,key"`
+		N        int      `db:"n"`
+		Tags     []string `db:"tags"`
+		Position int64    `db:"position,seen"`
+	}
+	shape, err := shapeOf[thing]()
+	require.NoError(t, err)
+	fold := shape.statements("thing_v1")
+	for name, sql := range map[string]string{
+		"fold load": fold.load, "fold check": fold.check, "fold upsert": fold.upsert, "fold remove": fold.remove,
+		"no seq scan": sqlNoSeqScan, "serving": sqlServing, "generations": sqlGenerations, "previous": sqlPrevious,
+		"other generations": sqlOtherGenerations, "lock view": sqlLockView, "busy rebuild": sqlBusyRebuild,
+		"table options": sqlTableOptions, "drop checkpoint": sqlDropCheckpoint, "serve": sqlServe,
+		"async commit": sqlAsyncCommit, "lock timeout": sqlLockTimeout, "lease": sqlLease,
+		"move checkpoint": sqlMoveCheckpoint, "retire": sqlRetire, "release": sqlRelease,
+		"create like": fmt.Sprintf(sqlCreateLike, "thing_v1_2", "thing_v1"),
+		"set options": fmt.Sprintf(sqlSetOptions, "thing_v1", "fillfactor=50"),
+		"drop table":  fmt.Sprintf(sqlDropTable, "thing_v1"), "replace view": fmt.Sprintf(sqlReplaceView, "thing", "thing_v1"),
+	} {
+		_, err := conn.Conn().Prepare(t.Context(), name, sql)
+		require.NoError(t, err, name)
+	}
+	// Two statements in one text: sent as such, they cannot be prepared as one.
+	for i, sql := range strings.Split(fmt.Sprintf(sqlRemakeView, "thing", "thing_v1"), ";") {
+		_, err := conn.Conn().Prepare(t.Context(), fmt.Sprint("remake ", i), sql)
+		require.NoError(t, err)
+	}
+}
+
+// The migrations' views are where Progress and rebuilds look for them.
+func TestMigratedViewsServe(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	rows, err := pool.Query(t.Context(), `select name, table_name from views order by name`)
+	require.NoError(t, err)
+	var name, table string
+	var found []string
+	for rows.Next() {
+		require.NoError(t, rows.Scan(&name, &table))
+		require.Equal(t, name+"_v1", table)
+		found = append(found, name)
+	}
+	require.NoError(t, rows.Err())
+	require.Equal(t, []string{"activity", "cart", "order", "user"}, found)
+}
