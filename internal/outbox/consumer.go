@@ -1,0 +1,286 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headrace/headrace/internal/eventstore"
+)
+
+// Subscription says who wants which events and what happens with them. Exactly one of Apply and React is set.
+type Subscription struct {
+	// Name of the checkpoint, such as "cart_v1".
+	Name string
+	// Types of the events that are handed over; none means all. The checkpoint moves over the others too.
+	Types []string
+	// Apply writes what the events mean in tx, which also moves the checkpoint: each event has its effect in the
+	// database once. Events come in order of position, and the slices that they share memory with must not be changed.
+	// It may be called again for the same events after tx was rolled back, so it must have no effect outside tx, and it
+	// must leave commit and rollback alone.
+	Apply func(ctx context.Context, tx pgx.Tx, events []eventstore.Event) error
+	// React is called with one event at a time, before the checkpoint moves over it: at least once. It is for policies,
+	// whose commands carry an id derived from the event, so that a repeat has no second effect.
+	React func(ctx context.Context, event eventstore.Event) error
+	// FromNow lets a new checkpoint start at the head of the log and not at its beginning.
+	FromNow bool
+	// Committed is told how far the checkpoint is when ownership begins and after each commit that moved it. It must
+	// not block.
+	Committed func(at eventstore.Token)
+}
+
+// ConsumerConfig configures a Consumer. The zero value is ready for use.
+type ConsumerConfig struct {
+	// Topic of the log's runs. Default LogTopic.
+	Topic string
+	// Batch is how many events one Apply is given at most. Default 500.
+	Batch int
+	// InboxBytes bounds the runs that wait while a batch is applied; what is over it is dropped and read from the log.
+	// Default 4 MiB.
+	InboxBytes int
+	// Probe is how often the head of the log is compared with what arrived, which heals the loss of the last message.
+	// Default 1 s.
+	Probe time.Duration
+	// MoveEvery and MoveAfter bound how far, in events and in time, the checkpoint lags behind events of other types.
+	// Defaults 1,000 and 250 ms.
+	MoveEvery int64
+	MoveAfter time.Duration
+	// Owner names this process in the lease; a lease under the same name is taken over at once. Default: random.
+	Owner string
+	// TTL is how long a lease lasts without renewal. Default 10 s.
+	TTL time.Duration
+	// Standby is how often a process that is not the owner tries to become it. Default a tenth of TTL.
+	Standby time.Duration
+	// RetryMax bounds the time between attempts after a failure that may pass, which starts at 20 ms. Default 5 s.
+	RetryMax time.Duration
+	// Logger is told of failures. Default slog.Default().
+	Logger *slog.Logger
+}
+
+func (c ConsumerConfig) withDefaults() ConsumerConfig {
+	c.Topic = orDefault(c.Topic, LogTopic)
+	c.Batch = orDefault(c.Batch, 500)
+	c.InboxBytes = orDefault(c.InboxBytes, 4<<20)
+	c.Probe = orDefault(c.Probe, time.Second)
+	c.MoveEvery = orDefault(c.MoveEvery, 1000)
+	c.MoveAfter = orDefault(c.MoveAfter, 250*time.Millisecond)
+	c.TTL = orDefault(c.TTL, 10*time.Second)
+	c.Standby = orDefault(c.Standby, c.TTL/10)
+	c.RetryMax = orDefault(c.RetryMax, 5*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+// Consumer brings one subscription from its checkpoint to the head of the log and keeps it there. Any number of
+// processes may run one under the same name: the owner of the lease works, the others stand by.
+//
+// When an event cannot be handled, everything before it is committed and the consumer halts: the reason stands in the
+// checkpoint's row, and no process goes on until a process starts anew or an operator clears halted_at.
+type Consumer struct {
+	pool       *pgxpool.Pool
+	store      *eventstore.Store
+	subscriber message.Subscriber
+	sub        Subscription
+	cfg        ConsumerConfig
+	flush      chan struct{}
+
+	mu     sync.Mutex
+	status Status
+}
+
+// Status is what a consumer knows of itself and its checkpoint.
+type Status struct {
+	Name       string
+	Running    bool      // Run was called and has not returned
+	Owner      bool      // this process holds the lease
+	Position   int64     // of the checkpoint, when last seen by this process
+	HaltedAt   time.Time // zero: not halted
+	HaltReason string
+	LastError  string // the newest failure that is being retried; empty after a success
+}
+
+// NewConsumer makes a consumer, which Run starts. Without a subscriber it reads the log only, woken by commits of this
+// process and by a poll.
+func NewConsumer(
+	pool *pgxpool.Pool, store *eventstore.Store, subscriber message.Subscriber, sub Subscription, cfg ConsumerConfig,
+) *Consumer {
+	return &Consumer{
+		pool: pool, store: store, subscriber: subscriber, sub: sub, cfg: cfg.withDefaults(),
+		flush: make(chan struct{}, 1), status: Status{Name: sub.Name},
+	}
+}
+
+// Flush asks for the checkpoint to move at once, and for the next second, over events of other types too. It does not
+// wait, and may be called by any goroutine.
+func (c *Consumer) Flush() {
+	select {
+	case c.flush <- struct{}{}:
+	default:
+	}
+}
+
+// Status returns the consumer's state. It may be called by any goroutine.
+func (c *Consumer) Status() Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.status
+}
+
+func (c *Consumer) update(change func(s *Status)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(&c.status)
+}
+
+// Run works until ctx ends: then it rolls back what is in hand, records how far it came, gives the lease back and returns
+// nil. It returns an error only for a subscription that makes no sense. It may be called once at a time.
+func (c *Consumer) Run(ctx context.Context) error {
+	if c.sub.Name == "" || (c.sub.Apply == nil) == (c.sub.React == nil) {
+		return fmt.Errorf("subscription %q needs a name and one of Apply and React", c.sub.Name)
+	}
+	c.update(func(s *Status) { s.Running = true })
+	defer c.update(func(s *Status) { s.Running, s.Owner = false, false })
+
+	l := newLease(c.pool, c.sub.Name, c.cfg.Owner, c.cfg.TTL)
+	retry := pace{least: 20 * time.Millisecond, most: c.cfg.RetryMax}
+	evenHalted := true // a process that starts anew tries again
+	for ctx.Err() == nil {
+		at, taken, err := c.begin(ctx, l, evenHalted)
+		if err == nil {
+			evenHalted = false
+			if taken {
+				err = c.own(ctx, l, at)
+			} else {
+				err = c.look(ctx)
+			}
+		}
+		if err == nil || errors.Is(err, errLost) {
+			retry.reset()
+			pause(ctx, jitter(c.cfg.Standby))
+			continue
+		}
+		c.failing(ctx, err)
+		retry.sleep(ctx)
+	}
+	return nil
+}
+
+// failing reports an error that is going to be retried.
+func (c *Consumer) failing(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	c.update(func(s *Status) { s.LastError = err.Error() })
+	c.cfg.Logger.Warn("consumer tries again", "name", c.sub.Name, "error", err)
+}
+
+// begin makes the checkpoint if there is none and tries to take its lease.
+func (c *Consumer) begin(ctx context.Context, l *lease, evenHalted bool) (eventstore.Token, bool, error) {
+	head, err := c.store.Head(ctx)
+	if err != nil {
+		return head, false, err
+	}
+	start := eventstore.Token{LogID: head.LogID, Epoch: head.Epoch}
+	if c.sub.FromNow {
+		start = head
+	}
+	if err := l.create(ctx, start); err != nil {
+		return head, false, err
+	}
+	return l.take(ctx, evenHalted)
+}
+
+// look brings the status of a process that stands by up to date.
+func (c *Consumer) look(ctx context.Context) error {
+	var position int64
+	var owner, reason string
+	var haltedAt *time.Time
+	err := c.pool.QueryRow(ctx, sqlLook, c.sub.Name).Scan(&position, &owner, &reason, &haltedAt)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("reading checkpoint %s: %w", c.sub.Name, err)
+	}
+	c.update(func(s *Status) {
+		s.Position, s.HaltReason, s.HaltedAt, s.LastError = position, reason, time.Time{}, ""
+		if haltedAt != nil {
+			s.HaltedAt = *haltedAt
+		}
+	})
+	return nil
+}
+
+// own works while the lease is held, and then gives it back.
+func (c *Consumer) own(ctx context.Context, l *lease, at eventstore.Token) error {
+	held, stop := context.WithCancel(ctx)
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	defer stop()
+	helpers.Go(func() { l.keep(held, stop) })
+
+	t := &tenure{c: c, lease: l, inbox: newInbox(c.cfg.InboxBytes), retry: pace{least: 20 * time.Millisecond, most: c.cfg.RetryMax}}
+	if len(c.sub.Types) > 0 {
+		t.want = func(eventType string) bool { return slices.Contains(c.sub.Types, eventType) }
+	}
+	c.update(func(s *Status) { s.Owner, s.HaltedAt, s.HaltReason = true, time.Time{}, "" })
+	defer c.update(func(s *Status) { s.Owner = false })
+
+	err := t.verify(held, at)
+	if err == nil {
+		if c.subscriber != nil {
+			helpers.Go(func() { c.receive(held, t.inbox) })
+		}
+		err = t.work(held)
+	}
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	var poison *poisonError
+	switch {
+	case errors.As(err, &poison) || diverged(err):
+		return c.halt(ending, l, err)
+	case errors.Is(err, errLost):
+		return err
+	}
+	if t.seen > t.at.Position {
+		_ = t.move(ending, t.seen, t.seenID) // what is not recorded is looked at again
+	}
+	return errors.Join(err, l.release(ending))
+}
+
+func (c *Consumer) halt(ctx context.Context, l *lease, reason error) error {
+	c.cfg.Logger.Error("consumer halts", "name", c.sub.Name, "error", reason)
+	c.update(func(s *Status) { s.HaltedAt, s.HaltReason, s.LastError = time.Now(), reason.Error(), "" })
+	return l.halt(ctx, reason.Error())
+}
+
+// receive acknowledges whatever the broker sends, since the log has it too, and keeps what the inbox has room for.
+func (c *Consumer) receive(ctx context.Context, into *inbox) {
+	retry := pace{least: 20 * time.Millisecond, most: c.cfg.RetryMax}
+	for ctx.Err() == nil {
+		messages, err := c.subscriber.Subscribe(ctx, c.cfg.Topic)
+		if err != nil {
+			c.cfg.Logger.Warn("subscribing failed; the log is polled meanwhile", "topic", c.cfg.Topic, "error", err)
+			retry.sleep(ctx)
+			continue
+		}
+		retry.reset()
+		for msg := range messages {
+			if head, err := messageHead(msg); err != nil {
+				into.miss()
+				c.cfg.Logger.Warn("a message on the log's topic is no run", "topic", c.cfg.Topic, "error", err)
+			} else {
+				into.put(head, msg.Payload)
+			}
+			msg.Ack()
+		}
+		retry.sleep(ctx)
+	}
+}

@@ -1,0 +1,337 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headrace/headrace/internal/eventstore"
+)
+
+// Metadata of a message from the outbox table, beside its headers. The message's UUID is its id in the table, by which
+// receivers dedupe.
+const (
+	MetaKey       = "key"
+	MetaAttempt   = "attempt"    // 1 at the first delivery
+	MetaCreatedAt = "created_at" // when it was committed, RFC 3339
+)
+
+// DispatcherConfig configures a Dispatcher. The zero value is ready for use.
+type DispatcherConfig struct {
+	// Workers is how many messages are published at a time. Default 16.
+	Workers int
+	// PublishTimeout bounds one Publish through the message's context. A message whose process died comes back this
+	// long, and half as long again, after its claim. Default 20 s.
+	PublishTimeout time.Duration
+	// Attempts is how many deliveries are tried before the message is a dead letter. Default 10.
+	Attempts int
+	// RetryMin and RetryMax bound the time to the next attempt, which doubles with each. Defaults 1 s and 10 min.
+	RetryMin, RetryMax time.Duration
+	// PollMin and PollMax bound the time between two looks at the table while nothing is due. Commits of this process
+	// are looked at once in PollMin. Defaults 25 ms and 1 s.
+	PollMin, PollMax time.Duration
+	// Logger is told of failures. Default slog.Default().
+	Logger *slog.Logger
+}
+
+func (c DispatcherConfig) withDefaults() DispatcherConfig {
+	c.Workers = orDefault(c.Workers, 16)
+	c.PublishTimeout = orDefault(c.PublishTimeout, 20*time.Second)
+	c.Attempts = orDefault(c.Attempts, 10)
+	c.RetryMin = orDefault(c.RetryMin, time.Second)
+	c.RetryMax = orDefault(c.RetryMax, 10*time.Minute)
+	c.PollMin = orDefault(c.PollMin, 25*time.Millisecond)
+	c.PollMax = orDefault(c.PollMax, time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+// Dispatcher publishes the messages of the outbox table when they are due, on the topic that each names: at least once,
+// in no order. Any number of processes may run one. No transaction is open while a receiver works: a claimed message is
+// hidden for a while, and comes back by itself when its process died.
+//
+// Nil from the publisher counts as delivery, so a publisher within the process must say nil only for what was
+// acknowledged: use a Local with AwaitAck.
+type Dispatcher struct {
+	pool      *pgxpool.Pool
+	store     *eventstore.Store
+	publisher message.Publisher
+	cfg       DispatcherConfig
+}
+
+// NewDispatcher makes a dispatcher, which Run starts.
+func NewDispatcher(
+	pool *pgxpool.Pool, store *eventstore.Store, publisher message.Publisher, cfg DispatcherConfig,
+) *Dispatcher {
+	return &Dispatcher{pool: pool, store: store, publisher: publisher, cfg: cfg.withDefaults()}
+}
+
+// claimed is a message in the hands of this process.
+type claimed struct {
+	id        uuid.UUID
+	topic     string
+	key       string
+	payload   []byte
+	headers   map[string]string
+	attempt   int
+	createdAt time.Time
+	err       error // of the publisher
+}
+
+// Run dispatches until ctx ends, waits for the publishers that it called, records their outcome, and returns nil.
+func (d *Dispatcher) Run(ctx context.Context) error {
+	finished := make(chan claimed, d.cfg.Workers)
+	free := make(chan struct{}, d.cfg.Workers)
+	var workers, recorder sync.WaitGroup
+	recorder.Go(func() { d.record(context.WithoutCancel(ctx), finished, free) })
+	poll := pace{least: d.cfg.PollMin, most: d.cfg.PollMax}
+	retry := pace{least: 50 * time.Millisecond, most: 5 * time.Second}
+	for range d.cfg.Workers {
+		free <- struct{}{}
+	}
+	for ctx.Err() == nil {
+		slots := takeAll(ctx, free)
+		_, next := d.store.Committed() // asked before the claim, so that no commit falls between
+		messages, err := d.claim(ctx, slots)
+		for range slots - len(messages) {
+			free <- struct{}{}
+		}
+		for _, m := range messages {
+			workers.Go(func() {
+				m.err = d.publish(ctx, m)
+				finished <- m
+			})
+		}
+		switch {
+		case err != nil:
+			if ctx.Err() == nil {
+				d.cfg.Logger.Warn("claiming outbox messages failed", "error", err)
+			}
+			retry.sleep(ctx)
+		case len(messages) > 0:
+			retry.reset()
+			poll.reset()
+		default:
+			d.idle(ctx, next, &poll)
+		}
+	}
+	workers.Wait()
+	close(finished)
+	recorder.Wait()
+	return nil
+}
+
+// takeAll waits for one token and takes what else is there.
+func takeAll(ctx context.Context, tokens <-chan struct{}) int {
+	select {
+	case <-tokens:
+	case <-ctx.Done():
+		return 0
+	}
+	for n := 1; ; n++ {
+		select {
+		case <-tokens:
+		default:
+			return n
+		}
+	}
+}
+
+func (d *Dispatcher) claim(ctx context.Context, limit int) ([]claimed, error) {
+	var b pgx.Batch
+	b.Queue(sqlAsync)
+	b.Queue(sqlClaim, limit, 1.5*d.cfg.PublishTimeout.Seconds())
+	results := d.pool.SendBatch(ctx, &b)
+	defer results.Close()
+	if _, err := results.Exec(); err != nil {
+		return nil, err
+	}
+	rows, err := results.Query()
+	if err != nil {
+		return nil, err
+	}
+	messages, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m claimed, err error) {
+		err = row.Scan(&m.id, &m.topic, &m.key, &m.payload, &m.headers, &m.attempt, &m.createdAt)
+		return m, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return messages, results.Close()
+}
+
+// idle waits until something may be due: a commit in this process, the next due time, or the poll.
+func (d *Dispatcher) idle(ctx context.Context, next <-chan struct{}, poll *pace) {
+	wait := poll.step()
+	var due float64
+	if err := d.pool.QueryRow(ctx, sqlNextDue).Scan(&due); err == nil && due < wait.Seconds() {
+		wait = max(time.Duration(due*float64(time.Second)), time.Millisecond)
+	}
+	if wait <= d.cfg.PollMin {
+		pause(ctx, wait)
+		return
+	}
+	if !pause(ctx, d.cfg.PollMin) { // under a load of commits without messages, look no more often than this
+		return
+	}
+	timer := time.NewTimer(wait - d.cfg.PollMin)
+	defer timer.Stop()
+	select {
+	case <-next:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+func (d *Dispatcher) publish(ctx context.Context, m claimed) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the publisher panicked: %v", p)
+		}
+	}()
+	bounded, cancel := context.WithTimeout(ctx, d.cfg.PublishTimeout)
+	defer cancel()
+	msg := message.NewMessageWithContext(bounded, m.id.String(), m.payload)
+	for name, value := range m.headers {
+		msg.Metadata.Set(name, value)
+	}
+	msg.Metadata.Set(MetaKey, m.key)
+	msg.Metadata.Set(MetaAttempt, strconv.Itoa(m.attempt))
+	msg.Metadata.Set(MetaCreatedAt, m.createdAt.UTC().Format(time.RFC3339Nano))
+	return d.publisher.Publish(m.topic, msg)
+}
+
+// record writes down outcomes, as many at a time as there are. When that fails the messages come back: at least once.
+func (d *Dispatcher) record(ctx context.Context, finished <-chan claimed, free chan<- struct{}) {
+	for m := range finished {
+		batch := []claimed{m}
+		for more := true; more && len(batch) < d.cfg.Workers; {
+			select {
+			case m, more = <-finished:
+				if more {
+					batch = append(batch, m)
+				}
+			default:
+				more = false
+			}
+		}
+		if err := d.settle(ctx, batch); err != nil {
+			d.cfg.Logger.Warn("outbox messages will come again: recording their outcome failed", "error", err)
+		}
+		for range batch {
+			free <- struct{}{}
+		}
+	}
+}
+
+func (d *Dispatcher) settle(ctx context.Context, batch []claimed) error {
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.PublishTimeout/4)
+	defer cancel()
+	var delivered, failed []uuid.UUID
+	var attempts []int
+	var waits []float64
+	var reasons []string
+	for _, m := range batch {
+		if m.err == nil {
+			delivered = append(delivered, m.id)
+			continue
+		}
+		failed, attempts = append(failed, m.id), append(attempts, m.attempt)
+		waits, reasons = append(waits, d.backOff(m.attempt).Seconds()), append(reasons, m.err.Error())
+	}
+	var b pgx.Batch
+	b.Queue(sqlAsync)
+	b.Queue(sqlDelivered, delivered)
+	b.Queue(sqlFailed, failed, attempts, waits, reasons, d.cfg.Attempts)
+	results := d.pool.SendBatch(ctx, &b)
+	defer results.Close()
+	for range 2 {
+		if _, err := results.Exec(); err != nil {
+			return err
+		}
+	}
+	rows, err := results.Query()
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id uuid.UUID
+		var dead bool
+		if err := rows.Scan(&id, &dead); err != nil {
+			return err
+		}
+		if dead {
+			d.cfg.Logger.Error("an outbox message is a dead letter", "id", id)
+		}
+	}
+	rows.Close()
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	return results.Close()
+}
+
+// backOff is the time from a failed attempt to the next, with a quarter more or less by chance.
+func (d *Dispatcher) backOff(attempt int) time.Duration {
+	wait := d.cfg.RetryMax
+	if attempt < 32 {
+		wait = min(wait, d.cfg.RetryMin<<(attempt-1))
+	}
+	return wait*3/4 + jitter(wait/2)/2
+}
+
+// DeadLetter is a message whose attempts are used up.
+type DeadLetter struct {
+	ID        uuid.UUID
+	Topic     string
+	Key       string
+	Payload   json.RawMessage
+	Headers   map[string]string
+	Attempts  int
+	CreatedAt time.Time
+	DeadAt    time.Time
+	LastError string
+}
+
+// ListDead returns up to limit dead letters, the oldest death first.
+func ListDead(ctx context.Context, pool *pgxpool.Pool, limit int) ([]DeadLetter, error) {
+	rows, err := pool.Query(ctx, sqlListDead, limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing dead letters: %w", err)
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (l DeadLetter, err error) {
+		err = row.Scan(&l.ID, &l.Topic, &l.Key, (*[]byte)(&l.Payload), &l.Headers, &l.Attempts, &l.CreatedAt, &l.DeadAt,
+			&l.LastError)
+		return l, err
+	})
+}
+
+// RetryDead makes dead letters due again with all their attempts, and returns how many there were.
+func RetryDead(ctx context.Context, pool *pgxpool.Pool, ids ...uuid.UUID) (int64, error) {
+	tag, err := pool.Exec(ctx, sqlRetryDead, ids)
+	if err != nil {
+		return 0, fmt.Errorf("retrying dead letters: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}
+
+// DiscardDead deletes dead letters for good, and returns how many there were.
+func DiscardDead(ctx context.Context, pool *pgxpool.Pool, ids ...uuid.UUID) (int64, error) {
+	tag, err := pool.Exec(ctx, sqlDiscardDead, ids)
+	if err != nil {
+		return 0, fmt.Errorf("discarding dead letters: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}

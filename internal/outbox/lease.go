@@ -1,0 +1,164 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headrace/headrace/internal/eventstore"
+)
+
+var (
+	// errLost says that the lease belongs to somebody else or has run out.
+	errLost = errors.New("the lease is lost")
+	// errFenced says that a checkpoint did not move: the lease is lost, somebody moved it, or the log holds another
+	// event at the new position.
+	errFenced = errors.New("the checkpoint was not moved")
+)
+
+// lease is the right to move one checkpoint. The clock that judges it is the database's; renewed is only a hint.
+type lease struct {
+	pool    *pgxpool.Pool
+	name    string
+	owner   string
+	ttl     time.Duration
+	epoch   int64        // of the tenure; 0 before the first
+	renewed atomic.Int64 // when the newest successful renewal was sent, in nanoseconds since start
+	start   time.Time
+}
+
+func newLease(pool *pgxpool.Pool, name, owner string, ttl time.Duration) *lease {
+	if owner == "" {
+		owner = uuid.NewString()
+	}
+	return &lease{pool: pool, name: name, owner: owner, ttl: ttl, start: time.Now()}
+}
+
+// create makes the checkpoint's row when it is not there yet.
+func (l *lease) create(ctx context.Context, at eventstore.Token) error {
+	if _, err := l.pool.Exec(ctx, sqlCreate, l.name, at.Position, at.EventID, at.LogID, at.Epoch); err != nil {
+		return fmt.Errorf("creating checkpoint %s: %w", l.name, err)
+	}
+	return nil
+}
+
+// take tries to become the owner and returns the checkpoint.
+func (l *lease) take(ctx context.Context, evenHalted bool) (at eventstore.Token, taken bool, err error) {
+	sent := time.Since(l.start)
+	err = l.pool.QueryRow(ctx, sqlTake, l.name, l.owner, l.ttl.Seconds(), evenHalted).
+		Scan(&l.epoch, &at.Position, &at.EventID, &at.LogID, &at.Epoch)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return at, false, nil
+	}
+	if err != nil {
+		return at, false, fmt.Errorf("taking the lease of %s: %w", l.name, err)
+	}
+	l.renewed.Store(int64(sent))
+	return at, true, nil
+}
+
+// reload reads the checkpoint again, or says errLost.
+func (l *lease) reload(ctx context.Context) (at eventstore.Token, err error) {
+	err = l.pool.QueryRow(ctx, sqlReload, l.name, l.epoch).Scan(&at.Position, &at.EventID, &at.LogID, &at.Epoch)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return at, errLost
+	}
+	if err != nil {
+		return at, fmt.Errorf("reading checkpoint %s: %w", l.name, err)
+	}
+	return at, nil
+}
+
+func (l *lease) renew(ctx context.Context) error {
+	sent := time.Since(l.start)
+	tag, err := l.pool.Exec(ctx, sqlRenew, l.name, l.epoch, l.ttl.Seconds())
+	if err != nil {
+		return fmt.Errorf("renewing the lease of %s: %w", l.name, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return errLost
+	}
+	l.renewed.Store(int64(sent))
+	return nil
+}
+
+// age is how long ago the newest successful renewal was sent.
+func (l *lease) age() time.Duration { return time.Since(l.start) - time.Duration(l.renewed.Load()) }
+
+// keep renews the lease until ctx ends, and calls lost once when it cannot be renewed because it is not held any more.
+func (l *lease) keep(ctx context.Context, lost func()) {
+	tick := time.NewTicker(l.ttl / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if l.age() < l.ttl/4 {
+			continue // a checkpoint that moves renews the lease
+		}
+		// An unreachable database is no reason to stop: what the owner writes is fenced, and it may come back in time.
+		if errors.Is(l.renew(ctx), errLost) {
+			lost()
+			return
+		}
+	}
+}
+
+// release gives the lease back, so that another process need not wait until it runs out.
+func (l *lease) release(ctx context.Context) error {
+	_, err := l.pool.Exec(ctx, sqlRelease, l.name, l.epoch)
+	return err
+}
+
+// halt records why the checkpoint does not move any more and gives the lease back.
+func (l *lease) halt(ctx context.Context, reason string) error {
+	if _, err := l.pool.Exec(ctx, sqlHalt, l.name, l.epoch, reason); err != nil {
+		return fmt.Errorf("halting %s: %w", l.name, err)
+	}
+	return nil
+}
+
+// queueAdvance adds the move of the checkpoint to a batch. The move fails the batch when it cannot be made.
+func (l *lease) queueAdvance(b *pgx.Batch, from, to eventstore.Token) {
+	b.Queue(sqlAdvance, l.name, l.epoch, l.ttl.Seconds(), from.Position, to.Position, to.LogID, to.Epoch, to.EventID)
+}
+
+// scanAdvance reads the answer to queueAdvance: the event at the new position.
+func scanAdvance(results pgx.BatchResults) (id uuid.UUID, err error) {
+	var one int64
+	err = results.QueryRow().Scan(&one, &id)
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.Code == "22012" {
+		return id, errFenced
+	}
+	return id, err
+}
+
+// advance moves the checkpoint in a transaction of its own, in one round trip. The event id of to may be zero: unknown.
+func (l *lease) advance(ctx context.Context, from, to eventstore.Token) (eventstore.Token, error) {
+	sent := time.Since(l.start)
+	var b pgx.Batch
+	b.Queue(sqlAsync)
+	l.queueAdvance(&b, from, to)
+	results := l.pool.SendBatch(ctx, &b)
+	_, err := results.Exec()
+	if err == nil {
+		to.EventID, err = scanAdvance(results)
+	}
+	if closed := results.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return from, fmt.Errorf("moving checkpoint %s to %d: %w", l.name, to.Position, err)
+	}
+	l.renewed.Store(int64(sent))
+	return to, nil
+}

@@ -1,0 +1,65 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// pace is a time that doubles between two bounds: the time between polls while idle, or between attempts that fail.
+type pace struct {
+	least, most time.Duration
+	next        time.Duration
+}
+
+func (p *pace) reset() { p.next = 0 }
+
+// step returns the time to wait now, and doubles it for the next call.
+func (p *pace) step() time.Duration {
+	now := min(max(p.next, p.least), p.most)
+	p.next = 2 * now
+	return now
+}
+
+// sleep waits for the next step, with up to half of it more or less by chance so that processes do not march together.
+// It returns false when ctx ended first.
+func (p *pace) sleep(ctx context.Context) bool {
+	return pause(ctx, jitter(p.step()))
+}
+
+func jitter(d time.Duration) time.Duration {
+	return d/2 + time.Duration(rand.Int64N(int64(d)+1))
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// transient tells whether the same work may succeed when it is done again: conflicts between transactions, shortage,
+// shutdown, a lost connection, a time limit.
+func transient(err error) bool {
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) {
+		switch pg.Code[:2] {
+		case "08", "40", "53", "57", "58": // connection, rollback, shortage, operator, system
+			return true
+		}
+		return pg.Code == "55P03" || pg.Code == "25006" // lock not available; read only, as after a failover
+	}
+	var network net.Error
+	var connect *pgconn.ConnectError
+	return errors.As(err, &network) || errors.As(err, &connect) || pgconn.SafeToRetry(err) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}

@@ -1,0 +1,234 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headrace/headrace/internal/eventstore"
+)
+
+// LogTopic is where runs of the log travel unless a config names another topic.
+const LogTopic = "headrace.log"
+
+// RelayConfig configures a Relay. The zero value relays to a broker within the process.
+type RelayConfig struct {
+	// Topic is where runs are published. Default LogTopic.
+	Topic string
+	// Pool makes this a leased relay for a broker that processes share: a checkpoint of this name in its database says
+	// how far the broker was told, and one process at a time moves it. Default nil: no lease and no cursor, the relay
+	// starts at the head.
+	Pool *pgxpool.Pool
+	// Name of the checkpoint of a leased relay. Default "relay".
+	Name string
+	// Owner names this process in the lease; a lease under the same name is taken over at once. Default: random.
+	Owner string
+	// TTL is how long a lease lasts without renewal. Default 10 s.
+	TTL time.Duration
+	// PollMin and PollMax bound the time between two looks at the log while nothing is committed in this process; it
+	// doubles while nothing is found. Defaults 25 ms and 1 s.
+	PollMin, PollMax time.Duration
+	// RetryMax bounds the time between attempts to publish, which starts at 10 ms and doubles. Default 10 s.
+	RetryMax time.Duration
+	// Logger is told of failures. Default slog.Default().
+	Logger *slog.Logger
+}
+
+func (c RelayConfig) withDefaults() RelayConfig {
+	c.Topic = orDefault(c.Topic, LogTopic)
+	c.Name = orDefault(c.Name, "relay")
+	c.TTL = orDefault(c.TTL, 10*time.Second)
+	c.PollMin = orDefault(c.PollMin, 25*time.Millisecond)
+	c.PollMax = orDefault(c.PollMax, time.Second)
+	c.RetryMax = orDefault(c.RetryMax, 10*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+func orDefault[T comparable](value, otherwise T) T {
+	var zero T
+	if value == zero {
+		return otherwise
+	}
+	return value
+}
+
+// Relay publishes the log, run by run and in order, each event at least once while it runs. A leased relay goes on where
+// the last one stopped. It never skips: an error of the publisher is retried for ever.
+type Relay struct {
+	store     *eventstore.Store
+	publisher message.Publisher
+	cfg       RelayConfig
+}
+
+// NewRelay makes a relay, which Run starts.
+func NewRelay(store *eventstore.Store, publisher message.Publisher, cfg RelayConfig) *Relay {
+	return &Relay{store: store, publisher: publisher, cfg: cfg.withDefaults()}
+}
+
+// Run relays until ctx ends, and then returns nil. It may be called once at a time.
+func (r *Relay) Run(ctx context.Context) error {
+	if r.cfg.Pool != nil {
+		return r.runLeased(ctx)
+	}
+	retry := pace{least: 50 * time.Millisecond, most: r.cfg.RetryMax}
+	for ctx.Err() == nil {
+		head, err := r.store.Head(ctx)
+		if err == nil {
+			retry.reset()
+			err = r.follow(ctx, head, nil)
+		}
+		r.complain(ctx, err)
+		retry.sleep(ctx)
+	}
+	return nil
+}
+
+func (r *Relay) complain(ctx context.Context, err error) {
+	if err != nil && ctx.Err() == nil {
+		r.cfg.Logger.Warn("relay starts again", "topic", r.cfg.Topic, "error", err)
+	}
+}
+
+// runLeased waits for the lease, follows the log while it is held, and gives it back.
+func (r *Relay) runLeased(ctx context.Context) error {
+	l := newLease(r.cfg.Pool, r.cfg.Name, r.cfg.Owner, r.cfg.TTL)
+	first := true
+	for ctx.Err() == nil {
+		err := r.tenure(ctx, l, first)
+		if err == nil {
+			first = false
+		}
+		r.complain(ctx, err)
+		pause(ctx, jitter(r.cfg.TTL/10))
+	}
+	return nil
+}
+
+func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
+	head, err := r.store.Head(ctx)
+	if err != nil {
+		return err
+	}
+	if err := l.create(ctx, eventstore.Token{LogID: head.LogID, Epoch: head.Epoch}); err != nil {
+		return err
+	}
+	at, taken, err := l.take(ctx, evenHalted)
+	if err != nil || !taken {
+		return err
+	}
+	ending := context.WithoutCancel(ctx)
+	held, stop := context.WithCancel(ctx)
+	defer stop()
+	go l.keep(held, stop)
+	if err = r.store.CheckToken(held, at); err == nil {
+		at.LogID, at.Epoch = head.LogID, head.Epoch
+		err = r.follow(held, at, l)
+	}
+	if diverged(err) {
+		r.cfg.Logger.Error("relay halts: its checkpoint is not of this log", "checkpoint", l.name, "error", err)
+		return l.halt(ending, err.Error())
+	}
+	if errors.Is(err, errLost) {
+		return err
+	}
+	bounded, cancel := context.WithTimeout(ending, 2*time.Second)
+	defer cancel()
+	return errors.Join(err, l.release(bounded))
+}
+
+// diverged tells whether an error says that a checkpoint does not belong to the log.
+func diverged(err error) bool {
+	var other *eventstore.DivergedError
+	var beyond *eventstore.BeyondHeadError
+	return errors.As(err, &other) || errors.As(err, &beyond)
+}
+
+// follow publishes what comes after at. It returns when ctx ended or something failed that a new start may mend.
+func (r *Relay) follow(ctx context.Context, at eventstore.Token, l *lease) error {
+	poll := pace{least: r.cfg.PollMin, most: r.cfg.PollMax}
+	for ctx.Err() == nil {
+		_, next := r.store.Committed() // asked before the read, so that no commit falls between
+		page, err := r.store.ReadLog(ctx, eventstore.LogQuery{After: at.Position, Limit: MaxRunEvents})
+		if err != nil {
+			return err
+		}
+		if len(page.Events) == 0 {
+			if at, err = r.idle(ctx, at, next, &poll); err != nil {
+				return err
+			}
+			continue
+		}
+		poll.reset()
+		for rest := page.Events; len(rest) > 0; {
+			var events []eventstore.Event
+			events, rest = cutRun(rest)
+			run := Run{LogID: at.LogID, Epoch: at.Epoch, Prev: at.EventID, First: events[0].Position, Events: events}
+			if err := r.publish(ctx, run); err != nil {
+				return err
+			}
+			to := at
+			to.Position, to.EventID = run.Last(), events[len(events)-1].ID
+			if l != nil {
+				if to, err = l.advance(ctx, at, to); errors.Is(err, errFenced) {
+					return errLost
+				} else if err != nil {
+					return err
+				}
+			}
+			at = to
+		}
+	}
+	return nil
+}
+
+// idle waits for a commit in this process or for the next poll, and looks whether the log is still the same.
+func (r *Relay) idle(ctx context.Context, at eventstore.Token, next <-chan struct{}, poll *pace) (eventstore.Token, error) {
+	timer := time.NewTimer(poll.step())
+	defer timer.Stop()
+	select {
+	case <-next:
+		return at, nil
+	case <-ctx.Done():
+		return at, nil
+	case <-timer.C:
+	}
+	head, err := r.store.Head(ctx)
+	if err != nil {
+		return at, err
+	}
+	if head.LogID != at.LogID || head.Epoch != at.Epoch || head.Position < at.Position {
+		if err := r.store.CheckToken(ctx, at); err != nil {
+			return at, fmt.Errorf("the log has changed: %w", err)
+		}
+		at.LogID, at.Epoch = head.LogID, head.Epoch
+	}
+	return at, nil
+}
+
+// publish tries until it succeeds or ctx ends.
+func (r *Relay) publish(ctx context.Context, run Run) error {
+	retry := pace{least: 10 * time.Millisecond, most: r.cfg.RetryMax}
+	for {
+		msg := runMessage(run)
+		msg.SetContext(ctx)
+		err := r.publisher.Publish(r.cfg.Topic, msg)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		r.cfg.Logger.Warn("publishing a run failed", "topic", r.cfg.Topic, "first", run.First, "last", run.Last(), "error", err)
+		if !retry.sleep(ctx) {
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,105 @@
+package outbox
+
+// The statements on checkpoints. Every change by an owner names the lease epoch that it took the lease with and expects
+// a lease that has not run out, by the database's clock; one that does not hold it matches no row.
+const (
+	// sqlCreate adds a checkpoint that is not there yet: name, position, event id, log id, log epoch.
+	sqlCreate = `
+insert into checkpoints (name, position, event_id, log_id, log_epoch)
+values ($1, $2, nullif($3, '00000000-0000-0000-0000-000000000000'::uuid), $4, $5)
+on conflict do nothing`
+
+	// sqlTake takes a lease that is free, has run out, or is this owner's: name, owner, seconds, whether a halt is undone.
+	sqlTake = `
+update checkpoints set lease_epoch = lease_epoch + 1, lease_owner = $2,
+	lease_until = clock_timestamp() + make_interval(secs => $3),
+	halted_at = null, halt_reason = null, updated_at = clock_timestamp()
+where name = $1 and shard = 0 and (lease_until < clock_timestamp() or lease_owner = $2) and (halted_at is null or $4)
+returning lease_epoch, position, coalesce(event_id, '00000000-0000-0000-0000-000000000000'),
+	coalesce(log_id, '00000000-0000-0000-0000-000000000000'), log_epoch`
+
+	sqlLook = `
+select position, coalesce(lease_owner, ''), coalesce(halt_reason, ''), halted_at from checkpoints
+where name = $1 and shard = 0`
+
+	sqlReload = `
+select position, coalesce(event_id, '00000000-0000-0000-0000-000000000000'),
+	coalesce(log_id, '00000000-0000-0000-0000-000000000000'), log_epoch
+from checkpoints where name = $1 and shard = 0 and lease_epoch = $2 and lease_until >= clock_timestamp()`
+
+	sqlRenew = `
+update checkpoints set lease_until = clock_timestamp() + make_interval(secs => $3)
+where name = $1 and shard = 0 and lease_epoch = $2 and lease_until >= clock_timestamp()`
+
+	sqlRelease = `
+update checkpoints set lease_until = '-infinity', lease_owner = null
+where name = $1 and shard = 0 and lease_epoch = $2`
+
+	sqlHalt = `
+update checkpoints set lease_until = '-infinity', lease_owner = null,
+	halted_at = clock_timestamp(), halt_reason = $3, updated_at = clock_timestamp()
+where name = $1 and shard = 0 and lease_epoch = $2`
+
+	// sqlAdvance moves a checkpoint and renews its lease: name, lease epoch, seconds, the position before and after, log
+	// id and epoch, and the event that must be at the new position, or the zero id. When it matches no row it fails by a
+	// division by zero, so that the commit which follows it in the same pipeline is not executed.
+	sqlAdvance = `
+with moved as (
+	update checkpoints c set position = e.position, event_id = e.id, log_id = $6, log_epoch = $7,
+		lease_until = clock_timestamp() + make_interval(secs => $3), updated_at = clock_timestamp()
+	from events e
+	where c.name = $1 and c.shard = 0 and c.lease_epoch = $2 and c.lease_until >= clock_timestamp()
+		and c.position = $4 and e.position = $5
+		and ($8 = '00000000-0000-0000-0000-000000000000'::uuid or e.id = $8)
+	returning e.id
+)
+select 1 / count(*), (select id from moved) from moved`
+
+	// sqlAsync lets the transaction's commit return before it is on disk. What a crash then loses is read again from
+	// the log, or delivered again: never use it for what cannot be repeated.
+	sqlAsync = `select set_config('synchronous_commit', 'off', true)`
+
+	sqlBeginAsync = `begin isolation level read committed; set local synchronous_commit = off`
+)
+
+// The statements on the outbox table.
+const (
+	// sqlClaim claims messages that are due and hides them from others for a while: limit, seconds. An attempt counts
+	// before it is made, so that a message that kills its process does not come back for ever.
+	sqlClaim = `
+update outbox o set attempts = attempts + 1, available_at = clock_timestamp() + make_interval(secs => $2)
+from (
+	select id from outbox where dead_at is null and available_at <= clock_timestamp()
+	order by available_at limit $1 for update skip locked
+) due
+where o.id = due.id
+returning o.id, o.topic, o.key, o.payload::text, o.headers, o.attempts, o.created_at`
+
+	// sqlNextDue tells in how many seconds the next message is due.
+	sqlNextDue = `
+select extract(epoch from available_at - clock_timestamp())::float8 from outbox
+where dead_at is null order by available_at limit 1`
+
+	sqlDelivered = `delete from outbox where id = any($1)`
+
+	// sqlFailed returns messages for another attempt, or buries them when the attempts are used up: by message its id,
+	// the attempt that failed, the seconds to wait and the error; then the limit. A message that was claimed again in
+	// the meantime is left to its new claim.
+	sqlFailed = `
+update outbox o set last_error = f.error,
+	available_at = clock_timestamp() + make_interval(secs => f.wait),
+	dead_at = case when o.attempts >= $5 then clock_timestamp() end
+from unnest($1::uuid[], $2::int[], $3::float8[], $4::text[]) as f(id, attempt, wait, error)
+where o.id = f.id and o.attempts = f.attempt and o.dead_at is null
+returning o.id, o.dead_at is not null`
+
+	sqlListDead = `
+select id, topic, key, payload::text, headers, attempts, created_at, dead_at, coalesce(last_error, '') from outbox
+where dead_at is not null order by dead_at, id limit $1`
+
+	sqlRetryDead = `
+update outbox set dead_at = null, attempts = 0, available_at = clock_timestamp()
+where dead_at is not null and id = any($1)`
+
+	sqlDiscardDead = `delete from outbox where dead_at is not null and id = any($1)`
+)

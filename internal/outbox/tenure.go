@@ -1,0 +1,238 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/headrace/headrace/internal/eventstore"
+)
+
+// tenure is a consumer's work while it holds the lease. Only inbox is shared with another goroutine.
+//
+// After any failure it goes back to the checkpoint as the database has it: there is one way to recover, and it is the
+// same for a lost connection, an unknown outcome of a commit, and a broker that lied.
+type tenure struct {
+	c     *Consumer
+	lease *lease
+	inbox *inbox
+	want  func(eventType string) bool // nil: all
+	retry pace
+
+	at     eventstore.Token // the checkpoint
+	seen   int64            // everything up to here was applied or is of another type
+	seenID uuid.UUID        // the event at seen; zero: not known
+	rest   *portion         // what was read and did not fit the last batch
+
+	behind   bool      // the log has more than was seen
+	stale    bool      // the last page was read ahead of time
+	probeAt  time.Time // when the head is to be looked at again
+	moveAt   time.Time // when the checkpoint has to follow seen; zero: they are equal
+	hurry    time.Time // until then it follows at once
+	poll     pace      // between reads of the log, without a subscriber
+	prefetch *prefetch
+}
+
+// portion is a number of consecutive events of which those of other types were left out.
+type portion struct {
+	events []eventstore.Event
+	to     int64     // the last position
+	toID   uuid.UUID // the event there; zero: not known
+}
+
+// verify compares the checkpoint with the log, and starts from it.
+func (t *tenure) verify(ctx context.Context, at eventstore.Token) error {
+	if err := t.c.store.CheckToken(ctx, at); err != nil {
+		return fmt.Errorf("checkpoint %s: %w", t.c.sub.Name, err)
+	}
+	head, err := t.c.store.Head(ctx)
+	if err != nil {
+		return err
+	}
+	at.LogID, at.Epoch = head.LogID, head.Epoch
+	t.restart(at)
+	t.committed(at)
+	return nil
+}
+
+// restart forgets everything that is not in the checkpoint.
+func (t *tenure) restart(at eventstore.Token) {
+	t.at, t.seen, t.seenID = at, at.Position, at.EventID
+	t.rest, t.prefetch, t.moveAt = nil, nil, time.Time{}
+	t.behind = true
+	t.poll = pace{least: 25 * time.Millisecond, most: t.c.cfg.Probe}
+}
+
+func (t *tenure) committed(at eventstore.Token) {
+	t.at = at
+	if t.seen <= at.Position {
+		t.moveAt = time.Time{}
+	}
+	t.c.update(func(s *Status) { s.Position, s.LastError = at.Position, "" })
+	if t.c.sub.Committed != nil {
+		t.c.sub.Committed(at)
+	}
+}
+
+// work returns when ctx ends, the lease is lost, or an event cannot be handled.
+func (t *tenure) work(ctx context.Context) error {
+	for ctx.Err() == nil {
+		err := t.step(ctx)
+		if err == nil {
+			t.retry.reset()
+			continue
+		}
+		var poison *poisonError
+		if ctx.Err() != nil || errors.As(err, &poison) || diverged(err) || errors.Is(err, errLost) {
+			return err
+		}
+		if errors.Is(err, errFenced) {
+			t.inbox.clear() // if the lease is still held, the broker said what the log does not
+		}
+		t.c.failing(ctx, err)
+		if err := t.recover(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recover waits a little and goes back to the checkpoint.
+func (t *tenure) recover(ctx context.Context) error {
+	for t.retry.sleep(ctx) {
+		at, err := t.lease.reload(ctx)
+		if err == nil {
+			err = t.verify(ctx, at)
+		}
+		if err == nil || errors.Is(err, errLost) || diverged(err) {
+			return err
+		}
+		t.c.failing(ctx, err)
+	}
+	return nil
+}
+
+// step does one thing: hand over a batch, move the checkpoint, or wait.
+func (t *tenure) step(ctx context.Context) error {
+	batch, err := t.gather(ctx)
+	if err != nil {
+		return err
+	}
+	if batch.to > t.seen {
+		return t.hand(ctx, batch)
+	}
+	if !t.moveAt.IsZero() && !time.Now().Before(t.moveAt) {
+		return t.move(ctx, t.seen, t.seenID)
+	}
+	return t.wait(ctx)
+}
+
+// hand gives the batch's events to Apply or React and moves on to its end.
+func (t *tenure) hand(ctx context.Context, batch portion) error {
+	switch {
+	case len(batch.events) == 0:
+	case t.c.sub.Apply != nil:
+		if err := t.apply(ctx, batch); err != nil {
+			return err
+		}
+	default:
+		for _, event := range batch.events {
+			if err := t.react(ctx, event); err != nil {
+				return err
+			}
+		}
+	}
+	t.seen, t.seenID = batch.to, batch.toID
+	if t.seen == t.at.Position {
+		t.moveAt = time.Time{}
+		return nil
+	}
+	select {
+	case <-t.c.flush:
+		t.hurryUp()
+	default:
+	}
+	now := time.Now()
+	if t.moveAt.IsZero() {
+		t.moveAt = now.Add(t.c.cfg.MoveAfter)
+	}
+	if now.Before(t.hurry) || t.seen-t.at.Position >= t.c.cfg.MoveEvery {
+		return t.move(ctx, t.seen, t.seenID)
+	}
+	return nil
+}
+
+// hurryUp lets the checkpoint follow at once for a while: the event that is waited for may be yet to come.
+func (t *tenure) hurryUp() {
+	now := time.Now()
+	t.hurry = now.Add(time.Second)
+	if !t.moveAt.IsZero() {
+		t.moveAt = now
+	}
+}
+
+// move moves the checkpoint over events of other types.
+func (t *tenure) move(ctx context.Context, position int64, id uuid.UUID) error {
+	to := t.at
+	to.Position, to.EventID = position, id
+	at, err := t.lease.advance(ctx, t.at, to)
+	if err != nil {
+		return err
+	}
+	t.committed(at)
+	return nil
+}
+
+// wait returns when there may be something to do.
+func (t *tenure) wait(ctx context.Context) error {
+	until := t.probeAt
+	if !t.moveAt.IsZero() && t.moveAt.Before(until) {
+		until = t.moveAt
+	}
+	_, next := t.c.store.Committed()
+	if t.c.subscriber != nil {
+		next = nil // the relay brings it
+	} else if at := time.Now().Add(t.poll.step()); at.Before(until) {
+		until = at
+	}
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	select {
+	case <-t.inbox.wake:
+		t.behind = t.inbox.takeMissed() || t.behind
+	case <-next:
+		t.behind = true
+	case <-t.c.flush:
+		t.hurryUp()
+	case <-timer.C:
+		return t.probe(ctx)
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// probe looks at the head of the log, when it is time: for events that no message announced, and for another history.
+func (t *tenure) probe(ctx context.Context) error {
+	now := time.Now()
+	if now.Before(t.probeAt) {
+		t.behind = t.behind || t.c.subscriber == nil
+		return nil
+	}
+	head, err := t.c.store.Head(ctx)
+	if err != nil {
+		return err
+	}
+	t.probeAt = now.Add(t.c.cfg.Probe)
+	if head.LogID != t.at.LogID || head.Epoch != t.at.Epoch || head.Position < t.seen {
+		at, err := t.lease.reload(ctx)
+		if err != nil {
+			return err
+		}
+		return t.verify(ctx, at)
+	}
+	t.behind = head.Position > t.seen
+	return nil
+}
