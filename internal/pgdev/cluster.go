@@ -178,12 +178,47 @@ func (c *Cluster) Close() error {
 // belongs to another process.
 func (c *Cluster) Remove() error {
 	if c.Attached() {
-		return fmt.Errorf("the private Postgres in %s is in use by another process; stop that first", c.home)
+		return inUseError(c.home)
 	}
 	if err := c.Stop("immediate"); err != nil {
 		return err
 	}
 	return errors.Join(os.RemoveAll(c.sockets), os.RemoveAll(c.home), c.abandon())
+}
+
+func inUseError(dir string) error {
+	return fmt.Errorf("the private Postgres in %s is in use by another process; stop that first", dir)
+}
+
+// Drop removes the folder of a cluster with all data, without starting it, so that it works for one that no longer
+// starts. It refuses while a process uses it.
+func Drop(ctx context.Context, dir string) error {
+	as, err := serverAccount(ctx)
+	if err != nil {
+		return err
+	}
+	c := &Cluster{config: Config{Dir: dir, Log: func(string) {}}, account: as, home: dir}
+	if err := c.prepareFolders(); err != nil {
+		return fmt.Errorf("dropping the private Postgres: %w", err)
+	}
+	err = retry(ctx, func(context.Context) error {
+		lock, err := tryLock(dir)
+		if err != nil {
+			return err
+		}
+		if lock == nil {
+			return inUseError(dir)
+		}
+		if err := c.endOrphan(); err != nil {
+			return errors.Join(err, lock.Close())
+		}
+		c.lock = lock
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("dropping the private Postgres: %w", err)
+	}
+	return c.Remove()
 }
 
 // abandon gives up the folder.

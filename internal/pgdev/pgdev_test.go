@@ -385,6 +385,22 @@ func TestAClusterOfAnotherVersionIsNotTouched(t *testing.T) {
 	}
 }
 
+func TestDropRemovesWhatNobodyUses(t *testing.T) {
+	t.Parallel()
+	dir := folder(t)
+	helper, _, _ := owner(t, dir)
+	if err := Drop(t.Context(), dir); err == nil {
+		t.Error("a server in use was dropped")
+	}
+	kill(t, helper)
+	if err := Drop(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s outlived Drop", dir)
+	}
+}
+
 func TestAServerThatCannotStartSaysWhy(t *testing.T) {
 	t.Parallel()
 	dir := folder(t)

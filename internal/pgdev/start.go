@@ -27,7 +27,7 @@ const databaseExistsSQL = `select exists (select from pg_database where datname 
 // errAgain says that a start met something that passes: the rest of a former server, or a port that was just taken.
 var errAgain = errors.New("not yet")
 
-// start makes the server run, or attaches to it, trying again until patience is used up.
+// start makes the server run, or attaches to it.
 func (c *Cluster) start(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -42,9 +42,14 @@ func (c *Cluster) start(ctx context.Context) error {
 			return nil
 		}
 	}
+	return retry(ctx, c.attempt)
+}
+
+// retry repeats an attempt while it meets what passes, until patience is used up.
+func retry(ctx context.Context, attempt func(context.Context) error) error {
 	deadline := time.Now().Add(patience)
 	for {
-		err := c.attempt(ctx)
+		err := attempt(ctx)
 		if err == nil || !errors.Is(err, errAgain) {
 			return err
 		}
