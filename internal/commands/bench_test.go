@@ -10,7 +10,8 @@ import (
 	"github.com/headrace/headrace/internal/pgtest"
 )
 
-// BenchmarkHandle carries out commands from 64 goroutines, each on its own stream of 20 events.
+// BenchmarkHandle carries out commands from 64 goroutines, each on a stream of its own that has 20 to 40 events. A new
+// stream for every 20 commands is part of the time.
 func BenchmarkHandle(b *testing.B) {
 	for name, cfg := range map[string]commands.Config{"hot": {}, "cold": {CacheSize: -1}} {
 		b.Run(name, func(b *testing.B) {
@@ -22,11 +23,15 @@ func BenchmarkHandle(b *testing.B) {
 			b.SetParallelism(32)
 			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
-				stream := newAccount()
-				if _, err := store.Append(context.Background(), eventstore.Request{Stream: stream, Events: events}); err != nil {
-					b.Error(err)
-				}
-				for pb.Next() {
+				var stream string
+				for i := 0; pb.Next(); i++ {
+					if i%20 == 0 {
+						stream = newAccount()
+						request := eventstore.Request{Stream: stream, Events: events}
+						if _, err := store.Append(context.Background(), request); err != nil {
+							b.Error(err)
+						}
+					}
 					if _, err := h.Handle(context.Background(), stream, deposit{Amount: 1}, commands.Call{}); err != nil {
 						b.Error(err)
 					}

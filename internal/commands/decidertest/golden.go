@@ -61,7 +61,7 @@ func encode(t *testing.T, registry *eventstore.Registry, sample eventstore.Paylo
 	return filepath.Join("testdata", fmt.Sprintf("%s.v%d.json", typ, version)), indented.Bytes()
 }
 
-func compare(t *testing.T, file string, data []byte) {
+func compare(t testing.TB, file string, data []byte) {
 	t.Helper()
 	if os.Getenv(UpdateVariable) != "" {
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {

@@ -15,7 +15,7 @@ import (
 // so at each step it makes two successors of one state and compares all three with a fold from the start. The invariant,
 // when there is one, must hold for every state.
 func CheckPure[C commands.Command, E eventstore.Payload, S any](
-	t *testing.T, decider commands.Decider[C, E, S], command *rapid.Generator[C], invariant func(t *rapid.T, state S),
+	t testing.TB, decider commands.Decider[C, E, S], command *rapid.Generator[C], invariant func(t *rapid.T, state S),
 ) {
 	t.Helper()
 	stream := Stream(decider.Category)
