@@ -16,9 +16,8 @@ import (
 const lookUpTimeout = 2 * time.Second
 
 // poll looks up the checkpoints of views that somebody waits for and that did not advance in this process just now,
-// until nobody waits.
-func (p *Progress) poll() {
-	delay := time.Duration(0)
+// until nobody waits. The first look is after the delay.
+func (p *Progress) poll(delay time.Duration) {
 	for {
 		p.pause(delay)
 		names, more := p.toLookUp()
@@ -155,7 +154,7 @@ func (p *Progress) Follow(ctx context.Context, projection Projection, run func(c
 			return err
 		}
 		err = p.followOne(ctx, projection.At(generation), run)
-		if err != nil && !errors.Is(err, errSwitched) {
+		if !errors.Is(err, errSwitched) {
 			return err
 		}
 	}

@@ -248,22 +248,22 @@ func (p *Progress) enlist(projection string, position int64, counted bool) (*wai
 	}
 	w := &waiter{position: position, done: make(chan error, 1)}
 	v.waiters = append(v.waiters, w)
-	var flush func()
+	flush, here := p.flush[v.checkpoint]
+	switch {
+	case p.polling:
+		signal(p.nudge)
+	case here: // its Advance is likely to come before a look would
+		p.polling = true
+		go p.poll(p.cfg.PollMin)
+	default:
+		p.polling = true
+		go p.poll(0)
+	}
 	if counted {
 		p.waiting++
-		flush = p.flush[v.checkpoint]
-	}
-	if !p.polling {
-		p.polling = true
-		go p.poll()
-	} else if counted {
-		select {
-		case p.nudge <- struct{}{}:
-		default:
-		}
 	}
 	p.mu.Unlock()
-	if flush != nil {
+	if counted && here {
 		flush()
 	}
 	return w, nil

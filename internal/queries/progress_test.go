@@ -155,7 +155,7 @@ func TestWaitersAreBoundedAndHurryTheConsumer(t *testing.T) {
 	require.Empty(t, hurried)
 }
 
-// A server goes over to the generation that a switch made serve, and waiting goes on meanwhile.
+// Follow ends with what it runs, whether that failed or not.
 func TestFollowEndsWithItsRunner(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -165,6 +165,7 @@ func TestFollowEndsWithItsRunner(t *testing.T) {
 		return context.DeadlineExceeded
 	})
 	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.NoError(t, progress.Follow(deadline(t), b.tally, func(context.Context, queries.Projection) error { return nil }))
 	var unknown *queries.UnknownProjectionError
 	require.ErrorAs(t, progress.Follow(deadline(t), queries.Projection{Name: "telly"}, nil), &unknown)
 }

@@ -1,6 +1,6 @@
 -- +goose Up
--- Carts, one row each. Room is left in the pages and no index names what an event usually changes, so that most
--- updates touch no index.
+-- Carts, one row each. Rows grow as carts fill: half of each page is left free, and no index names what an event usually
+-- changes, so that most updates stay in their page and touch no index.
 create table cart_v1 (
     version    bigint      not null,
     position   bigint      not null,
@@ -13,7 +13,7 @@ create table cart_v1 (
     currency   text collate "C" not null,
     order_id   text collate "C",
     items      jsonb       not null
-) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 create index on cart_v1 (opened_at, id);
 create index on cart_v1 (owner_id, opened_at, id);
 create index on cart_v1 (status, opened_at, id);
