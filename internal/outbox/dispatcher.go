@@ -283,10 +283,10 @@ func (d *Dispatcher) settle(ctx context.Context, batch []claimed) error {
 	return results.Close()
 }
 
-// backOff is the time from a failed attempt to the next, with a quarter more or less by chance.
+// backOff is the time from a failed attempt to the next, with an eighth more or less by chance.
 func (d *Dispatcher) backOff(attempt int) time.Duration {
 	wait := d.cfg.RetryMax
-	if attempt < 32 {
+	if attempt < 20 {
 		wait = min(wait, d.cfg.RetryMin<<(attempt-1))
 	}
 	return wait*3/4 + jitter(wait/2)/2

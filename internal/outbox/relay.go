@@ -177,9 +177,7 @@ func (r *Relay) follow(ctx context.Context, at eventstore.Token, l *lease) error
 			to := at
 			to.Position, to.EventID = run.Last(), events[len(events)-1].ID
 			if l != nil {
-				if to, err = l.advance(ctx, at, to); errors.Is(err, errFenced) {
-					return errLost
-				} else if err != nil {
+				if to, err = r.record(ctx, l, at, to); err != nil {
 					return err
 				}
 			}
@@ -187,6 +185,17 @@ func (r *Relay) follow(ctx context.Context, at eventstore.Token, l *lease) error
 		}
 	}
 	return nil
+}
+
+// record moves the cursor over what was published, also when ctx has just ended: what is not recorded is told again.
+func (r *Relay) record(ctx context.Context, l *lease, at, to eventstore.Token) (eventstore.Token, error) {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.TTL)
+	defer cancel()
+	to, err := l.advance(bounded, at, to)
+	if errors.Is(err, errFenced) {
+		return to, errLost
+	}
+	return to, err
 }
 
 // idle waits for a commit in this process or for the next poll, and looks whether the log is still the same.

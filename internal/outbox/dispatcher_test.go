@@ -1,0 +1,306 @@
+package outbox_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+
+	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/outbox"
+)
+
+// receiver is a publisher that counts what it was given by message id, and refuses what it is told to refuse.
+type receiver struct {
+	mu       sync.Mutex
+	got      map[string][]*message.Message
+	refuse   func(msg *message.Message) error
+	received chan struct{}
+}
+
+func newReceiver(refuse func(*message.Message) error) *receiver {
+	return &receiver{got: map[string][]*message.Message{}, refuse: refuse, received: make(chan struct{}, 1)}
+}
+
+func (*receiver) Close() error { return nil }
+
+func (r *receiver) Publish(topic string, messages ...*message.Message) error {
+	for _, msg := range messages {
+		r.mu.Lock()
+		r.got[msg.UUID] = append(r.got[msg.UUID], msg)
+		r.mu.Unlock()
+		select {
+		case r.received <- struct{}{}:
+		default:
+		}
+		if r.refuse != nil {
+			if err := r.refuse(msg); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r *receiver) counts() (messages, deliveries int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, all := range r.got {
+		deliveries += len(all)
+	}
+	return len(r.got), deliveries
+}
+
+func (b *bundle) send(n int, change func(m *eventstore.Message)) (ids []uuid.UUID) {
+	b.t.Helper()
+	r := eventstore.Request{Stream: eventstore.StreamID("sum"), Events: []eventstore.Payload{added{N: 1}}}
+	for range n {
+		m := eventstore.Message{
+			ID: uuid.New(), Topic: "letters", Key: "k", Payload: json.RawMessage(`{"a": 1}`),
+			Headers: map[string]string{"lang": "en"},
+		}
+		if change != nil {
+			change(&m)
+		}
+		r.Messages, ids = append(r.Messages, m), append(ids, m.ID)
+	}
+	if _, err := b.store.Append(b.ctx, r); err != nil {
+		b.t.Fatal(err)
+	}
+	return ids
+}
+
+func (b *bundle) count(sql string) (n int) {
+	b.t.Helper()
+	if err := b.pool.QueryRow(b.ctx, sql).Scan(&n); err != nil {
+		b.t.Fatal(err)
+	}
+	return n
+}
+
+func (b *bundle) delivered() {
+	b.t.Helper()
+	until(b.ctx, b.t, "the outbox is empty", func() bool {
+		left := -1 // a test may have killed this very connection
+		_ = b.pool.QueryRow(b.ctx, `select count(*) from outbox`).Scan(&left)
+		return left == 0
+	})
+}
+
+func TestDispatcherDeliversOnceWhenNothingFails(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	r := newReceiver(nil)
+	for range 2 { // two processes
+		b.run(outbox.NewDispatcher(b.pool, b.store, r, outbox.DispatcherConfig{Workers: 5}).Run)
+	}
+	for range 10 {
+		b.send(20, nil)
+	}
+	b.delivered()
+	if messages, deliveries := r.counts(); messages != 200 || deliveries != 200 {
+		t.Fatalf("%d messages in %d deliveries", messages, deliveries)
+	}
+	for id, all := range r.got {
+		m := all[0].Metadata
+		var payload struct{ A int }
+		if err := json.Unmarshal(all[0].Payload, &payload); err != nil || payload.A != 1 {
+			t.Fatalf("message %s says %s", id, all[0].Payload)
+		}
+		if m["lang"] != "en" || m[outbox.MetaKey] != "k" || m[outbox.MetaAttempt] != "1" || m[outbox.MetaCreatedAt] == "" {
+			t.Fatalf("message %s has metadata %v", id, m)
+		}
+	}
+}
+
+func TestDispatcherRetriesWithBackOff(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	r := newReceiver(func(msg *message.Message) error {
+		if msg.Metadata[outbox.MetaAttempt] == "4" {
+			return nil
+		}
+		return errors.New("not now")
+	})
+	cfg := outbox.DispatcherConfig{RetryMin: time.Millisecond, RetryMax: 4 * time.Millisecond, PollMin: time.Millisecond, Logger: quiet()}
+	b.run(outbox.NewDispatcher(b.pool, b.store, r, cfg).Run)
+	b.send(10, nil)
+	b.delivered()
+	if messages, deliveries := r.counts(); messages != 10 || deliveries != 40 {
+		t.Fatalf("%d messages in %d deliveries", messages, deliveries)
+	}
+}
+
+func TestDispatcherBuriesAndDigsUp(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var refusing sync.Mutex
+	refuse := true
+	r := newReceiver(func(msg *message.Message) error {
+		refusing.Lock()
+		defer refusing.Unlock()
+		if refuse {
+			if msg.Metadata[outbox.MetaAttempt] == "2" {
+				panic("as bad as an error")
+			}
+			return errors.New("no such address")
+		}
+		return nil
+	})
+	cfg := outbox.DispatcherConfig{Attempts: 3, RetryMin: time.Microsecond, RetryMax: time.Microsecond, PollMin: time.Millisecond, Logger: quiet()}
+	b.run(outbox.NewDispatcher(b.pool, b.store, r, cfg).Run)
+	ids := b.send(3, nil)
+	until(b.ctx, t, "all are dead", func() bool { return b.count(`select count(*) from outbox where dead_at is not null`) == 3 })
+	if _, deliveries := r.counts(); deliveries != 9 {
+		t.Fatalf("3 messages of 3 attempts were delivered %d times", deliveries)
+	}
+	dead, err := outbox.ListDead(b.ctx, b.pool, 10)
+	if err != nil || len(dead) != 3 {
+		t.Fatalf("listed %v, %v", dead, err)
+	}
+	if d := dead[0]; d.Topic != "letters" || d.Key != "k" || d.Attempts != 3 || d.LastError != "no such address" || d.Headers["lang"] != "en" {
+		t.Fatalf("a dead letter is listed as %+v", d)
+	}
+	if n, err := outbox.DiscardDead(b.ctx, b.pool, ids[0]); n != 1 || err != nil {
+		t.Fatalf("discarded %d, %v", n, err)
+	}
+	refusing.Lock()
+	refuse = false
+	refusing.Unlock()
+	if n, err := outbox.RetryDead(b.ctx, b.pool, ids...); n != 2 || err != nil {
+		t.Fatalf("retried %d, %v", n, err)
+	}
+	b.delivered()
+	if _, deliveries := r.counts(); deliveries != 11 {
+		t.Fatalf("delivered %d times", deliveries)
+	}
+}
+
+func TestDispatcherWaitsUntilDue(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	r := newReceiver(nil)
+	b.run(outbox.NewDispatcher(b.pool, b.store, r, outbox.DispatcherConfig{PollMax: time.Millisecond}).Run)
+	b.send(1, func(m *eventstore.Message) { m.Delay = time.Hour })
+	soon := b.send(1, nil)
+	<-r.received
+	until(b.ctx, t, "the delayed one is left", func() bool { return b.count(`select count(*) from outbox`) == 1 })
+	if messages, _ := r.counts(); messages != 1 || len(r.got[soon[0].String()]) != 1 {
+		t.Fatal("the delayed message came at once")
+	}
+	b.exec(`update outbox set available_at = available_at - interval '2 hours'`)
+	b.delivered()
+}
+
+func TestDispatcherDeliversWhatADeadProcessHadClaimed(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.send(5, nil)
+	// The first process dies in Publish: what it claimed stays hidden, and nothing is recorded.
+	b.exec(`update outbox set attempts = 1, available_at = clock_timestamp() + interval '1 hour'`)
+	r := newReceiver(nil)
+	b.run(outbox.NewDispatcher(b.pool, b.store, r, outbox.DispatcherConfig{PollMax: time.Millisecond}).Run)
+	b.send(1, nil)
+	<-r.received
+	if messages, _ := r.counts(); messages != 1 {
+		t.Fatal("claimed messages were delivered before their claim ran out")
+	}
+	b.exec(`update outbox set available_at = clock_timestamp()`)
+	b.delivered()
+	if messages, deliveries := r.counts(); messages != 6 || deliveries != 6 {
+		t.Fatalf("%d messages in %d deliveries", messages, deliveries)
+	}
+}
+
+func TestDispatcherSurvivesKilledConnections(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	r := newReceiver(nil)
+	cfg := outbox.DispatcherConfig{Workers: 3, PublishTimeout: 20 * time.Millisecond, PollMin: time.Millisecond, Logger: quiet()}
+	b.run(outbox.NewDispatcher(b.pool, b.store, r, cfg).Run)
+	sent := map[string]bool{}
+	for range 20 {
+		for _, id := range b.send(5, nil) {
+			sent[id.String()] = true
+		}
+		// The dispatcher's connections, wherever they are: claiming, recording, or idle since.
+		_, _ = b.pool.Exec(b.ctx, `select pg_terminate_backend(pid) from pg_stat_activity
+			where datname = current_database() and pid <> pg_backend_pid() and query like '%outbox%'`)
+	}
+	b.delivered()
+	for id := range sent {
+		if len(r.got[id]) == 0 {
+			t.Fatalf("message %s was lost", id)
+		}
+	}
+}
+
+func TestDispatcherThroughLocalWaitsForTheAcknowledgement(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	local := outbox.NewLocal(outbox.LocalConfig{AwaitAck: true})
+	defer local.Close()
+	letters, err := local.Subscribe(b.ctx, "letters")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := outbox.DispatcherConfig{RetryMin: time.Millisecond, RetryMax: time.Millisecond, PollMin: time.Millisecond, Logger: quiet()}
+	stop := b.run(outbox.NewDispatcher(b.pool, b.store, local, cfg).Run)
+	b.send(1, nil)
+	first := receive(b.ctx, t, letters)
+	first.Nack()
+	again := receive(b.ctx, t, letters)
+	if again.UUID != first.UUID {
+		t.Fatal("another message came")
+	}
+	if b.count(`select count(*) from outbox`) != 1 {
+		t.Fatal("the message was deleted before it was acknowledged")
+	}
+	again.Ack()
+	b.delivered()
+	stop()
+}
+
+// deliver shows how a program receives messages of the outbox.
+func deliver(ctx context.Context, local *outbox.Local, topic string, handle func(*message.Message)) error {
+	messages, err := local.Subscribe(ctx, topic)
+	if err != nil {
+		return err
+	}
+	go func() {
+		for msg := range messages {
+			handle(msg)
+			msg.Ack()
+		}
+	}()
+	return nil
+}
+
+func ExampleLocal() {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	local := outbox.NewLocal(outbox.LocalConfig{AwaitAck: true})
+	err := deliver(ctx, local, "user.welcome", func(msg *message.Message) {
+		fmt.Printf("welcome, %s\n", msg.Payload)
+	})
+	if err != nil {
+		panic(err)
+	}
+	// Publish returns when the subscriber has acknowledged.
+	if err := local.Publish("user.welcome", message.NewMessage(uuid.NewString(), []byte("Ada"))); err != nil {
+		panic(err)
+	}
+	if err := local.Close(); err != nil {
+		panic(err)
+	}
+	fmt.Println(local.Publish("user.welcome", message.NewMessage("", nil)))
+	// Output:
+	// welcome, Ada
+	// publish to user.welcome: the local broker is closed
+}

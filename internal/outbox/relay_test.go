@@ -1,0 +1,179 @@
+package outbox_test
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/headrace/headrace/internal/outbox"
+)
+
+// recorder is a shared broker that remembers which positions it was told of, and by whom.
+type recorder struct {
+	mu      sync.Mutex
+	told    []int64
+	by      []string
+	fail    int // this many more calls fail
+	changed chan struct{}
+}
+
+type recorderOf struct {
+	*recorder
+	name string
+}
+
+func (recorderOf) Close() error { return nil }
+
+func (r recorderOf) Publish(_ string, messages ...*message.Message) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fail > 0 {
+		r.fail--
+		return errors.New("the broker is away")
+	}
+	for _, msg := range messages {
+		run, err := outbox.DecodeRun(msg.Payload)
+		if err != nil {
+			return err
+		}
+		for _, e := range run.Events {
+			r.told, r.by = append(r.told, e.Position), append(r.by, r.name)
+		}
+	}
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (r *recorder) reach(t *testing.T, b *bundle, position int64) {
+	t.Helper()
+	for {
+		r.mu.Lock()
+		done := len(r.told) > 0 && r.told[len(r.told)-1] >= position
+		r.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-r.changed:
+		case <-b.ctx.Done():
+			t.Fatalf("the broker was not told of %d", position)
+		}
+	}
+}
+
+// check wants every position once, in order.
+func (r *recorder) check(t *testing.T, from int64) {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, position := range r.told {
+		if position != from+int64(i) {
+			t.Fatalf("message %d is of position %d, want %d", i, position, from+int64(i))
+		}
+	}
+}
+
+func TestRelayStartsAtTheHeadAndRetriesForEver(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.add(10, 2)
+	r := &recorder{changed: make(chan struct{}, 1), fail: 20}
+	started := make(chan struct{})
+	relay := outbox.NewRelay(b.store, recorderOf{r, ""}, outbox.RelayConfig{RetryMax: time.Millisecond, Logger: quiet()})
+	b.run(relay.Run)
+	// Where the head is when the relay starts cannot be seen from outside, so what it tells first is taken as it is.
+	go func() {
+		defer close(started)
+		for r.count() == 0 && b.ctx.Err() == nil {
+			b.add(1, 1)
+		}
+	}()
+	<-started
+	b.add(500, 7)
+	r.reach(t, b, b.head())
+	if r.told[0] <= 10 {
+		t.Fatalf("it told of position %d, which was there before", r.told[0])
+	}
+	r.check(t, r.told[0])
+}
+
+func (r *recorder) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.told)
+}
+
+func TestTwoLeasedRelaysTellEachEventOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.add(700, 7)
+	r := &recorder{changed: make(chan struct{}, 1)}
+	cfg := outbox.RelayConfig{Pool: b.pool, TTL: time.Minute, Logger: quiet()}
+	stop := map[string]func(){}
+	for _, name := range []string{"a", "b"} {
+		stop[name] = b.run(outbox.NewRelay(b.store, recorderOf{r, name}, cfg).Run)
+	}
+	r.reach(t, b, 700)
+	b.add(70, 7)
+	r.reach(t, b, 770)
+	r.check(t, 1)
+	owner := r.by[0]
+	for i, by := range r.by {
+		if by != owner {
+			t.Fatalf("position %d was told by %s, the lease is with %s", r.told[i], by, owner)
+		}
+	}
+
+	stop[owner]()
+	cfg.TTL = 10 * time.Millisecond // a third one, which looks more often than the second
+	b.run(outbox.NewRelay(b.store, recorderOf{r, "c"}, cfg).Run)
+	b.add(70, 7)
+	r.reach(t, b, 840)
+	r.check(t, 1)
+}
+
+func TestLeasedRelayRepeatsWhatItDidNotRecord(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.add(20, 2)
+	r := &recorder{changed: make(chan struct{}, 1)}
+	cfg := outbox.RelayConfig{Pool: b.pool, Logger: quiet()}
+	stop := b.run(outbox.NewRelay(b.store, recorderOf{r, "a"}, cfg).Run)
+	r.reach(t, b, 20)
+	stop()
+	// As if the process had died between publishing and recording.
+	b.exec(`update checkpoints c set position = 10, event_id = e.id from events e where c.name = 'relay' and e.position = 10`)
+	again := &recorder{changed: make(chan struct{}, 1)}
+	b.run(outbox.NewRelay(b.store, recorderOf{again, "b"}, cfg).Run)
+	again.reach(t, b, 20)
+	again.check(t, 11)
+}
+
+func TestLeasedRelayHaltsWhenItsCheckpointIsOfAnotherHistory(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.add(20, 2)
+	r := &recorder{changed: make(chan struct{}, 1)}
+	cfg := outbox.RelayConfig{Pool: b.pool, Logger: quiet()}
+	stop := b.run(outbox.NewRelay(b.store, recorderOf{r, "a"}, cfg).Run)
+	r.reach(t, b, 20)
+	stop() // records first what it has published
+	b.exec(`update checkpoints set event_id = gen_random_uuid() where name = 'relay'`)
+	b.add(20, 2)
+	b.run(outbox.NewRelay(b.store, recorderOf{r, "a"}, cfg).Run)
+	until(b.ctx, t, "the relay halts", func() bool {
+		var halted bool
+		_ = b.pool.QueryRow(b.ctx, `select halted_at is not null from checkpoints where name = 'relay'`).Scan(&halted)
+		return halted
+	})
+	r.check(t, 1)
+	if r.count() != 20 {
+		t.Fatalf("%d events were told", r.count())
+	}
+}

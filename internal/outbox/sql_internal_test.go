@@ -1,0 +1,53 @@
+package outbox
+
+import (
+	"context"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"strings"
+	"testing"
+
+	"github.com/headrace/headrace/internal/pgtest"
+)
+
+func TestStatementsFitTheSchema(t *testing.T) {
+	t.Parallel()
+	statements := map[string]string{
+		"sqlCreate": sqlCreate, "sqlTake": sqlTake, "sqlLook": sqlLook, "sqlReload": sqlReload, "sqlRenew": sqlRenew,
+		"sqlRelease": sqlRelease, "sqlHalt": sqlHalt, "sqlAdvance": sqlAdvance, "sqlAsync": sqlAsync,
+		"sqlClaim": sqlClaim, "sqlNextDue": sqlNextDue, "sqlDelivered": sqlDelivered, "sqlFailed": sqlFailed,
+		"sqlListDead": sqlListDead, "sqlRetryDead": sqlRetryDead, "sqlDiscardDead": sqlDiscardDead,
+		"sqlBeginAsync": "", // two statements, which cannot be prepared as one
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), "sql.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if spec, ok := n.(*ast.ValueSpec); ok {
+			if _, listed := statements[spec.Names[0].Name]; !listed {
+				t.Errorf("%s is not checked here", spec.Names[0].Name)
+			}
+		}
+		return true
+	})
+	conn, err := pgtest.Pool(t).Acquire(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	for name, sql := range statements {
+		if sql == "" {
+			continue
+		}
+		if _, err := conn.Conn().Prepare(context.Background(), name, sql); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, sql := range strings.Split(sqlBeginAsync, ";") {
+		if _, err := conn.Exec(context.Background(), sql); err != nil {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+}
