@@ -129,7 +129,12 @@ func (f *Feed) Run(ctx context.Context) error {
 			return nil
 		case <-f.wanted:
 		}
-		for ctx.Err() == nil && f.session(ctx) != nil {
+		for ctx.Err() == nil {
+			err := f.session(ctx)
+			if err == nil || ctx.Err() != nil {
+				break
+			}
+			f.tail.cfg.Logger.WarnContext(ctx, "the feed of changes cannot read the log and tries again", "error", err)
 			rest(ctx, feedRetry)
 		}
 	}

@@ -122,6 +122,10 @@ func (p *Progress) learn(found []serving, asked []string, started time.Time) (mo
 	for _, s := range found {
 		delete(missing, s.Name)
 		v := p.view(s.Name)
+		if v.checkpoint != "" && v.checkpoint != s.Checkpoint {
+			close(p.switched)
+			p.switched = make(chan struct{})
+		}
 		v.checkpoint, v.head = s.Checkpoint, s.Head
 		v.behind = time.Duration(s.BehindSeconds * float64(time.Second))
 		seen := p.reached[s.Checkpoint]
@@ -172,6 +176,9 @@ func (p *Progress) followOne(ctx context.Context, projection Projection, run fun
 	tick := time.NewTicker(p.cfg.FollowPoll)
 	defer tick.Stop()
 	for {
+		p.mu.Lock()
+		switched := p.switched
+		p.mu.Unlock()
 		select {
 		case err := <-ended:
 			if ctx.Err() != nil {
@@ -179,6 +186,7 @@ func (p *Progress) followOne(ctx context.Context, projection Projection, run fun
 			}
 			return err
 		case <-tick.C:
+		case <-switched: // somebody waits, and must not wait for the tick
 		}
 		// A look that fails is repeated: the projection does not depend on it.
 		if now, err := p.generation(ctx, projection); err == nil && now != projection.Generation {

@@ -84,6 +84,8 @@ type Progress struct {
 	waiting int
 	polling bool
 	nudge   chan struct{} // makes the poller look soon
+
+	switched chan struct{} // closed when a look finds that another generation serves
 }
 
 // report is what a checkpoint was seen at.
@@ -110,7 +112,7 @@ func NewProgress(pool *pgxpool.Pool, store *eventstore.Store, cfg ProgressConfig
 	return &Progress{
 		pool: pool, store: store, cfg: cfg.withDefaults(),
 		views: map[string]*viewProgress{}, reached: map[string]report{}, flush: map[string]func(){},
-		nudge: make(chan struct{}, 1),
+		nudge: make(chan struct{}, 1), switched: make(chan struct{}),
 	}
 }
 

@@ -169,3 +169,23 @@ func TestFollowEndsWithItsRunner(t *testing.T) {
 	var unknown *queries.UnknownProjectionError
 	require.ErrorAs(t, progress.Follow(deadline(t), queries.Projection{Name: "telly"}, nil), &unknown)
 }
+
+// A server goes over to another generation as soon as a waiting caller finds that it serves, and not at its next tick.
+func TestFollowGoesOverWhenSomebodyWaits(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	progress := queries.NewProgress(b.pool, b.store, queries.ProgressConfig{FollowPoll: time.Hour})
+	running := make(chan string, 10)
+	background(t, func(ctx context.Context) error {
+		return progress.Follow(ctx, b.tally, func(ctx context.Context, p queries.Projection) error {
+			running <- p.Checkpoint()
+			r := runner{b: b, p: p, page: 50, moved: func(at eventstore.Token) { progress.Advance(p.Checkpoint(), at) }}
+			return r.run(ctx)
+		})
+	})
+	require.Equal(t, "tally_v1", <-running)
+	require.NoError(t, progress.Wait(deadline(t), "tally", b.append(t, "tally-a", counted{By: 1})))
+	require.NoError(t, queries.Rebuild(deadline(t), b.pool, b.store, b.tally, nil))
+	require.NoError(t, progress.Wait(deadline(t), "tally", b.append(t, "tally-a", counted{By: 1})))
+	require.Equal(t, "tally_v1_2", <-running)
+}
