@@ -25,7 +25,7 @@ func TestLocalPassesWatermillsSuite(t *testing.T) {
 func newMessage(id string) *message.Message { return message.NewMessage(id, []byte(id)) }
 
 // receive takes the next message, or fails the test when ctx ends first.
-func receive(ctx context.Context, t *testing.T, from <-chan *message.Message) *message.Message {
+func receive(ctx context.Context, t testing.TB, from <-chan *message.Message) *message.Message {
 	t.Helper()
 	select {
 	case msg, open := <-from:

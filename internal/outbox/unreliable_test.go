@@ -80,12 +80,7 @@ func (l *liar) forge(msg *message.Message) *message.Message {
 			run.Events[i].ID, run.Events[i].Data = uuid.New(), []byte(`{"n":1000000}`)
 		}
 	}
-	forged := message.NewMessage(uuid.NewString(), outbox.EncodeRun(run))
-	forged.Metadata.Set(outbox.MetaFirst, fmt.Sprint(run.First))
-	forged.Metadata.Set(outbox.MetaLast, fmt.Sprint(run.Last()))
-	forged.Metadata.Set(outbox.MetaLogID, run.LogID.String())
-	forged.Metadata.Set(outbox.MetaEpoch, fmt.Sprint(run.Epoch))
-	return forged
+	return runMessage(run)
 }
 
 func TestProjectionEqualsAReplayWhateverTheBrokerDoes(t *testing.T) {
