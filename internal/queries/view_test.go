@@ -215,3 +215,40 @@ func TestQueuedProjectionErrors(t *testing.T) {
 	require.ErrorContains(t, err, `"line_v1" does not exist`)
 	require.False(t, errors.Is(err, pgx.ErrNoRows))
 }
+
+// Rows kept in memory are used only when the table has them so: two processes that take turns, and transactions that are
+// rolled back, end in the same rows as one process that never fails.
+func TestKeptRowsAreChecked(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	other, err := tallyView().Projection(b.registry)
+	require.NoError(t, err)
+	processes := []queries.Projection{b.tally, other}
+	rapid.Check(t, func(rt *rapid.T) {
+		_, err := b.pool.Exec(t.Context(), `truncate tally_v1`)
+		require.NoError(rt, err)
+		byStream := map[string][]eventstore.Event{}
+		position := int64(0)
+		for range rapid.IntRange(1, 8).Draw(rt, "batches") {
+			batch := make([]eventstore.Event, rapid.IntRange(1, 6).Draw(rt, "events"))
+			for i := range batch {
+				position++
+				batch[i] = b.event(position, streamName(rapid.IntRange(0, 2).Draw(rt, "stream")), drawPayload(rt))
+				byStream[batch[i].Stream] = append(byStream[batch[i].Stream], batch[i])
+			}
+			for range rapid.IntRange(0, 2).Draw(rt, "attempts that fail") {
+				p := rapid.SampledFrom(processes).Draw(rt, "process")
+				err := pgx.BeginFunc(t.Context(), b.pool, func(tx pgx.Tx) error {
+					part := rapid.IntRange(1, len(batch)).Draw(rt, "part")
+					return errors.Join(p.Apply(t.Context(), tx, batch[:part]), errRollBack)
+				})
+				require.EqualError(rt, err, errRollBack.Error())
+			}
+			b.tally = rapid.SampledFrom(processes).Draw(rt, "process")
+			b.apply(rt, t, batch)
+		}
+		require.Equal(rt, b.folded(rt, byStream), b.rows(t, "tally"))
+	})
+}
+
+var errRollBack = errors.New("roll back")
