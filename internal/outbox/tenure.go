@@ -117,6 +117,7 @@ func (t *tenure) recover(ctx context.Context) error {
 
 // step does one thing: hand over a batch, move the checkpoint, or wait.
 func (t *tenure) step(ctx context.Context) error {
+	_, next := t.c.store.Committed() // asked before the read, so that no commit falls between
 	batch, err := t.gather(ctx)
 	if err != nil {
 		return err
@@ -127,7 +128,7 @@ func (t *tenure) step(ctx context.Context) error {
 	if !t.moveAt.IsZero() && !time.Now().Before(t.moveAt) {
 		return t.move(ctx, t.seen, t.seenID)
 	}
-	return t.wait(ctx)
+	return t.wait(ctx, next)
 }
 
 // hand gives the batch's events to Apply or React and moves on to its end.
@@ -187,12 +188,11 @@ func (t *tenure) move(ctx context.Context, position int64, id uuid.UUID) error {
 }
 
 // wait returns when there may be something to do.
-func (t *tenure) wait(ctx context.Context) error {
+func (t *tenure) wait(ctx context.Context, next <-chan struct{}) error {
 	until := t.probeAt
 	if !t.moveAt.IsZero() && t.moveAt.Before(until) {
 		until = t.moveAt
 	}
-	_, next := t.c.store.Committed()
 	if t.c.subscriber != nil {
 		next = nil // the relay brings it
 	} else if at := time.Now().Add(t.poll.step()); at.Before(until) {

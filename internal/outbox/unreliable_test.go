@@ -92,7 +92,7 @@ func TestProjectionEqualsAReplayWhateverTheBrokerDoes(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0))
 			local := outbox.NewLocal(outbox.LocalConfig{Queue: 1 + random.IntN(20)})
 			defer local.Close()
-			relay := outbox.NewRelay(b.store, &liar{to: local, random: random}, outbox.RelayConfig{
+			relay := outbox.NewRelay(b.store, &liar{to: local, random: rand.New(rand.NewPCG(seed, 1))}, outbox.RelayConfig{
 				RetryMax: time.Millisecond, Logger: quiet(),
 			})
 			b.run(relay.Run)
