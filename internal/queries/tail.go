@@ -50,7 +50,7 @@ type Tail struct {
 	store *eventstore.Store
 	cfg   TailConfig
 
-	mu          sync.Mutex
+	mu          sync.RWMutex
 	kept        []eventstore.Event // consecutive positions, ending at position
 	bytes       int                // of kept
 	position    int64              // the newest the reader has seen; 0 before it began
@@ -102,7 +102,7 @@ func (t *Tail) Events(ctx context.Context, after *int64, f EventFilter) (iter.Se
 // that it offered to the filter, which is why there is neither hole nor repeat.
 func (t *Tail) follow(ctx context.Context, position int64, f EventFilter, yield func(eventstore.Event, error) bool) {
 	for ctx.Err() == nil {
-		events, live, advanced := t.newer(position)
+		events, scannedTo, live, advanced := t.newer(position, f)
 		if !live {
 			page, err := t.store.ReadLog(ctx, eventstore.LogQuery{After: position, Stream: f.Stream, Types: f.Types, Limit: t.cfg.Page})
 			if err != nil {
@@ -119,13 +119,13 @@ func (t *Tail) follow(ctx context.Context, position int64, f EventFilter, yield 
 			position = max(position, page.ScannedTo)
 			continue
 		}
-		for i := range events {
-			if f.takes(&events[i]) && !yield(events[i], nil) {
+		for _, e := range events {
+			if !yield(e, nil) {
 				return
 			}
-			position = events[i].Position
 		}
-		if len(events) > 0 {
+		if scannedTo > position {
+			position = scannedTo
 			continue
 		}
 		select {
@@ -135,20 +135,35 @@ func (t *Tail) follow(ctx context.Context, position int64, f EventFilter, yield 
 	}
 }
 
-// newer returns the kept events after a position, none when the tail has not come further. Live is false when some
-// are no longer kept; the log has them.
-func (t *Tail) newer(position int64) (events []eventstore.Event, live bool, advanced <-chan struct{}) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// newer returns some of the kept events after a position that pass the filter, and how far it looked: not beyond the
+// position when the tail has not come further. Live is false when some are no longer kept; the log has them. The
+// events are copies and few, so that a subscriber who is slow with them keeps no more than those in memory.
+func (t *Tail) newer(position int64, f EventFilter) (events []eventstore.Event, scannedTo int64, live bool, advanced <-chan struct{}) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
 	if position >= t.position {
-		return nil, true, t.advanced
+		return nil, position, true, t.advanced
 	}
 	first := t.position - int64(len(t.kept)) + 1
 	if position+1 < first {
-		return nil, false, t.advanced
+		return nil, position, false, t.advanced
 	}
-	return t.kept[position+1-first:], true, t.advanced
+	fresh := t.kept[position+1-first:]
+	for i := range fresh[:min(len(fresh), lookAtOnce)] {
+		if f.takes(&fresh[i]) {
+			events = append(events, fresh[i])
+		}
+		if scannedTo = fresh[i].Position; len(events) == takeAtOnce {
+			break
+		}
+	}
+	return events, scannedTo, true, t.advanced
 }
+
+const (
+	lookAtOnce = 512 // kept events that a subscriber passes over under the lock
+	takeAtOnce = 64  // and takes along
+)
 
 func (t *Tail) join() {
 	t.mu.Lock()
@@ -243,7 +258,6 @@ func (t *Tail) read(ctx context.Context) (int, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	// Subscribers hold parts of the slice: it is cut in front and grown behind, and nothing in between is written.
 	t.kept = append(t.kept, page.Events...)
 	for i := range page.Events {
 		t.bytes += size(&page.Events[i])
@@ -268,8 +282,8 @@ func (t *Tail) moveTo(position int64) {
 }
 
 func (t *Tail) at() int64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.mu.RLock()
+	defer t.mu.RUnlock()
 	return t.position
 }
 
