@@ -58,8 +58,13 @@ type bundle struct {
 
 func setup(t testing.TB) *bundle {
 	t.Helper()
-	ctx := deadline(t)
-	b := &bundle{t: t, ctx: ctx, pool: pgtest.Pool(t)}
+	return open(t, deadline(t), pgtest.Pool(t))
+}
+
+// open is setup on a database that the test has made.
+func open(t testing.TB, ctx context.Context, pool *pgxpool.Pool) *bundle {
+	t.Helper()
+	b := &bundle{t: t, ctx: ctx, pool: pool}
 	registry, err := eventstore.NewRegistry(eventstore.Define[added](1), eventstore.Define[noise](1))
 	if err != nil {
 		t.Fatal(err)

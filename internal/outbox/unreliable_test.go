@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -12,9 +13,12 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/outbox"
+	"github.com/headrace/headrace/internal/pgtest"
+	"github.com/headrace/headrace/migrations"
 )
 
 // liar is a publisher that drops, repeats, reorders, damages and makes up messages, and answers at random.
@@ -290,4 +294,72 @@ func TestStandbyTakesOver(t *testing.T) {
 	b.add(31, 31)
 	secondAt.reach(b.ctx, t, 61)
 	b.checkSums("sums_v1", 61)
+}
+
+func TestZombieWritesNothingBeforeItsSuccessorDoes(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.add(30, 3)
+	sub, _ := sums("sums_v1")
+	asleep, wake := make(chan struct{}), make(chan struct{})
+	var once atomic.Bool
+	apply := sub.Apply
+	sub.Apply = func(ctx context.Context, tx pgx.Tx, events []eventstore.Event) error {
+		if once.CompareAndSwap(false, true) {
+			close(asleep)
+			<-wake
+		}
+		return apply(context.WithoutCancel(ctx), tx, events)
+	}
+	zombie := outbox.NewConsumer(b.pool, b.store, nil, sub, outbox.ConsumerConfig{TTL: time.Hour, Standby: time.Millisecond, Logger: quiet()})
+	b.run(zombie.Run)
+	<-asleep
+	b.exec(`update checkpoints set lease_epoch = lease_epoch + 1, lease_owner = 'successor',
+		lease_until = clock_timestamp() + interval '1 hour' where name = 'sums_v1'`)
+	close(wake)
+	until(b.ctx, t, "the zombie notices", func() bool { return !zombie.Status().Owner })
+	b.checkSums("sums_v1", 0)
+	if n := b.count(`select count(*) from checkpoints where name = 'sums_v1' and position = 0 and lease_owner = 'successor'`); n != 1 {
+		t.Fatal("the zombie changed the checkpoint")
+	}
+}
+
+// TestPostgresCrash loses what a projection committed last, since that does not wait for the disk, and never a part of
+// it: checkpoint and effects are lost together.
+func TestPostgresCrash(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	ctx := deadline(t)
+	pool, err := pgxpool.New(ctx, cluster.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	if err := migrations.Up(ctx, pool); err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, ctx, pool)
+	b.add(2000, 50)
+	sub, at := sums("sums_v1")
+	halfway := make(chan struct{})
+	var once sync.Once
+	committed := sub.Committed
+	sub.Committed = func(at eventstore.Token) {
+		committed(at)
+		if at.Position >= 600 {
+			once.Do(func() { close(halfway) })
+		}
+	}
+	c := outbox.NewConsumer(b.pool, b.store, nil, sub, outbox.ConsumerConfig{Batch: 10, RetryMax: 20 * time.Millisecond, Logger: quiet()})
+	b.run(c.Run)
+	<-halfway
+	if err := cluster.Stop("immediate"); err != nil {
+		t.Fatal(err)
+	}
+	if err := cluster.Start(); err != nil {
+		t.Fatal(err)
+	}
+	at.reach(ctx, t, 2000)
+	until(ctx, t, "the projection is whole again", func() bool { return c.Status().Position == 2000 && c.Status().LastError == "" })
+	b.checkSums("sums_v1", 2000)
 }
