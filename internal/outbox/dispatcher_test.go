@@ -211,6 +211,7 @@ func TestDispatcherDeliversWhatADeadProcessHadClaimed(t *testing.T) {
 	if messages, _ := r.counts(); messages != 1 {
 		t.Fatal("claimed messages were delivered before their claim ran out")
 	}
+	until(b.ctx, t, "the delivery is recorded", func() bool { return b.count(`select count(*) from outbox`) == 5 })
 	b.exec(`update outbox set available_at = clock_timestamp()`)
 	b.delivered()
 	if messages, deliveries := r.counts(); messages != 6 || deliveries != 6 {
