@@ -18,7 +18,8 @@ type folder[R any] struct {
 	registry *eventstore.Registry
 	// kept are rows as this process wrote them; nil: none are. A row is used when the table, under the batch's transaction,
 	// has it at the same position. So it does not matter that the transaction which wrote it may have been rolled back,
-	// or that another process wrote since: a fold is the same wherever it is made.
+	// or that another process wrote since: a log has one history, and a fold of it is the same wherever it is
+	// made.
 	kept *lru.Cache[rowKey, *R]
 }
 
