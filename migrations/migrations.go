@@ -9,7 +9,8 @@
 // fail behind a transaction pooler. Each file runs in a transaction of its own: a failure leaves the files before it
 // applied and the failed one not. The package does not promise that a Down gives back what its Up destroyed.
 //
-// All functions may be called concurrently. The pool must allow at least two connections.
+// All functions may be called concurrently. Migrating opens up to three connections of its own beside those of the pool,
+// because it needs a second one while it holds the first, and callers at once would take them from each other.
 package migrations
 
 import (
@@ -69,7 +70,7 @@ func Up(ctx context.Context, pool *pgxpool.Pool) error {
 		if !slices.ContainsFunc(pending, func(m Migration) bool { return m.Line == line }) {
 			continue
 		}
-		err := withProvider(pool, line, func(p *goose.Provider) error {
+		err := withProvider(ctx, pool, line, func(p *goose.Provider) error {
 			_, err := p.Up(ctx)
 			return err
 		})
@@ -84,7 +85,7 @@ func Up(ctx context.Context, pool *pgxpool.Pool) error {
 // there is none.
 func Down(ctx context.Context, pool *pgxpool.Pool, line Line) (Migration, error) {
 	var undone Migration
-	err := withProvider(pool, line, func(p *goose.Provider) error {
+	err := withProvider(ctx, pool, line, func(p *goose.Provider) error {
 		result, err := p.Down(ctx)
 		if errors.Is(err, goose.ErrNoNextVersion) {
 			return ErrNothingApplied
@@ -187,7 +188,7 @@ func (l Line) appliedSQL() string {
 }
 
 // withProvider runs f with a goose provider for a line. For a line without files it is goose.ErrNoMigrations.
-func withProvider(pool *pgxpool.Pool, line Line, f func(*goose.Provider) error) error {
+func withProvider(ctx context.Context, pool *pgxpool.Pool, line Line, f func(*goose.Provider) error) error {
 	dir, err := fs.Sub(files, string(line))
 	if err != nil {
 		return err
@@ -206,7 +207,14 @@ func withProvider(pool *pgxpool.Pool, line Line, f func(*goose.Provider) error) 
 	if err != nil {
 		return err
 	}
-	db := stdlib.OpenDBFromPool(pool)
+	config := pool.Config()
+	config.MaxConns, config.MinConns, config.MinIdleConns = 3, 0, 0
+	own, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	db := stdlib.OpenDBFromPool(own)
 	defer db.Close()
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, dir,
 		goose.WithTableName(line.table()), goose.WithLocker(locker), goose.WithDisableGlobalRegistry(true))
