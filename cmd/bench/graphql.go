@@ -67,7 +67,7 @@ func (b *bench) addItem(api string, connections int, selection string) func(cont
 		defer stop()
 		shoppers := make([]*shopper, connections)
 		for i := range shoppers {
-			c, err := dial(address)
+			c, err := dial(ctx, address)
 			if err != nil {
 				return sample{}, err
 			}
@@ -82,7 +82,7 @@ func (b *bench) addItem(api string, connections int, selection string) func(cont
 
 // serve starts the server in production mode on a free port and waits until it is ready.
 func serve(ctx context.Context, api, databaseURL string) (address string, stop func(), err error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", nil, fmt.Errorf("looking for a free port: %w", err)
 	}
@@ -101,17 +101,26 @@ func serve(ctx context.Context, api, databaseURL string) (address string, stop f
 		_ = cmd.Wait()
 	}
 	for range 300 {
-		response, err := http.Get("http://" + address + "/readyz")
-		if err == nil {
-			_ = response.Body.Close()
-			if response.StatusCode == http.StatusOK {
-				return address, stop, nil
-			}
+		if ready(ctx, address) {
+			return address, stop, nil
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
 	stop()
 	return "", nil, fmt.Errorf("the server at %s did not become ready", address)
+}
+
+func ready(ctx context.Context, address string) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/readyz", http.NoBody)
+	if err != nil {
+		return false
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	return response.StatusCode == http.StatusOK
 }
 
 // shopper fills carts over one connection.

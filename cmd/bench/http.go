@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -19,8 +20,8 @@ type client struct {
 	in     []byte
 }
 
-func dial(address string) (*client, error) {
-	conn, err := net.Dial("tcp", address)
+func dial(ctx context.Context, address string) (*client, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the server: %w", err)
 	}

@@ -118,8 +118,7 @@ func timeRelay(ctx context.Context, db *database, store *eventstore.Store) (samp
 		}
 		rate := float64(head.Position) / time.Since(start).Seconds()
 		cancel()
-		<-ended
-		return sample{rate: rate}, nil
+		return sample{rate: rate}, <-ended
 	}
 }
 
@@ -154,6 +153,5 @@ func timeProjection(ctx context.Context, db *database, store *eventstore.Store) 
 	}
 	rate := float64(head.Position) / time.Since(start).Seconds()
 	cancel()
-	<-ended
-	return sample{rate: rate}, nil
+	return sample{rate: rate}, <-ended
 }

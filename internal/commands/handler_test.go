@@ -37,13 +37,11 @@ func TestNoUpdateIsLostAmongGoroutinesAndProcesses(t *testing.T) {
 		h := []*handler{one, two}[i%2]
 		group.Go(func() error {
 			for range 4 {
-				switch _, err := h.Handle(t.Context(), stream, withdraw{Amount: 1}, commands.Call{}); {
-				case err == nil:
+				_, err := h.Handle(t.Context(), stream, withdraw{Amount: 1}, commands.Call{})
+				if err == nil {
 					taken.Add(1)
-				default:
-					if r, ok := errors.AsType[*commands.Rejection](err); !ok || r.Code != codeOverdrawn {
-						return err
-					}
+				} else if r, ok := errors.AsType[*commands.Rejection](err); !ok || r.Code != codeOverdrawn {
+					return err
 				}
 			}
 			return nil
