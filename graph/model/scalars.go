@@ -84,7 +84,9 @@ func parseInteger(s string) (int64, error) {
 }
 
 // MarshalToken writes the text form of a token.
-func MarshalToken(token eventstore.Token) graphql.Marshaler { return graphql.MarshalString(token.String()) }
+func MarshalToken(token eventstore.Token) graphql.Marshaler {
+	return graphql.MarshalString(token.String())
+}
 
 // UnmarshalToken reads the text form of a token.
 func UnmarshalToken(v any) (eventstore.Token, error) {

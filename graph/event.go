@@ -1,0 +1,63 @@
+package graph
+
+import (
+	"context"
+
+	"github.com/headrace/headrace/graph/model"
+	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/queries"
+)
+
+// maxEvents is the longest page of events.
+const maxEvents = 100
+
+func (r queryRoot) Event(ctx context.Context, position int64) (*model.Event, error) {
+	e, found, err := r.Store.EventAt(ctx, position)
+	if err != nil || !found {
+		return nil, err
+	}
+	return &model.Event{Event: e}, nil
+}
+
+func (r queryRoot) Events(
+	ctx context.Context, after *int64, stream *string, types []string, first *int,
+) (*model.EventConnection, error) {
+	q := eventstore.LogQuery{Stream: text(stream), Types: types, Limit: pageDefault}
+	if after != nil {
+		q.After = *after
+	}
+	if first != nil {
+		if *first < 1 || *first > maxEvents {
+			return nil, &queries.ArgumentError{Argument: "first", Reason: "must be between 1 and 100"}
+		}
+		q.Limit = *first
+	}
+	page, err := r.Store.ReadLog(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	if q.After > page.Head {
+		return nil, &eventstore.BeyondHeadError{Position: q.After, Head: page.Head}
+	}
+	return &model.EventConnection{Page: page, After: q.After}, nil
+}
+
+func (r subscriptionRoot) Events(
+	ctx context.Context, after *int64, streamID *string, types []string,
+) (<-chan *model.Event, error) {
+	events, err := r.Tail.Events(ctx, after, queries.EventFilter{Stream: text(streamID), Types: types})
+	if err != nil {
+		return nil, err
+	}
+	return stream(ctx, func(yield func(*model.Event) bool) error {
+		for e, err := range events {
+			if err != nil {
+				return err
+			}
+			if !yield(&model.Event{Event: e}) {
+				return nil
+			}
+		}
+		return nil
+	}), nil
+}

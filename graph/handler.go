@@ -1,0 +1,163 @@
+// Package graph is the outside language: the schema, and what answers it over HTTP, server-sent events and WebSockets.
+//
+// It promises that a committed command never looks failed; that an answer asked for with a token includes what the
+// token stands for or says in a typed error how far behind it is; that event subscriptions have neither hole nor
+// repeat; and that clients never see the text of an error that was not written for them. It decides nothing about
+// carts, orders or users, and authenticates nobody: see Config.Actor.
+package graph
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"github.com/99designs/gqlgen/graphql/handler"
+	"github.com/99designs/gqlgen/graphql/handler/extension"
+	"github.com/99designs/gqlgen/graphql/handler/lru"
+	"github.com/99designs/gqlgen/graphql/handler/transport"
+	"github.com/vektah/gqlparser/v2/ast"
+
+	"github.com/headrace/headrace/graph/generated"
+	"github.com/headrace/headrace/graph/graphiql"
+)
+
+// Handler serves /graphql, and in development GraphiQL on /. It is safe for concurrent use.
+type Handler struct {
+	cfg     Config
+	present presenter
+	graphql *handler.Server
+	routes  http.Handler
+
+	life    context.Context // ends when the handler drains
+	drain   context.CancelFunc
+	streams sync.WaitGroup
+	open    atomic.Int64 // streams
+	mu      sync.Mutex   // orders the first wait for streams and the last that begins
+}
+
+var errDraining = errors.New("the server is going down")
+
+// NewHandler returns the handler. An error says that an origin of the configuration is not one.
+func NewHandler(r *Resolver, cfg Config) (*Handler, error) {
+	cfg = cfg.withDefaults()
+	h := &Handler{cfg: cfg, present: presenter{cfg.Logger}}
+	h.life, h.drain = context.WithCancel(context.Background())
+	h.graphql = h.newServer(newRoot(r, cfg))
+
+	protection := http.NewCrossOriginProtection()
+	for _, origin := range cfg.Origins {
+		if err := protection.AddTrustedOrigin(origin); err != nil {
+			return nil, fmt.Errorf("trusted origin %q: %w", origin, err)
+		}
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/graphql", http.HandlerFunc(h.serveGraphQL))
+	if cfg.Development {
+		mux.Handle("/", graphiql.Handler())
+	}
+	h.routes = protection.Handler(mux)
+	return h, nil
+}
+
+func (h *Handler) newServer(root *root) *handler.Server {
+	s := handler.New(generated.NewExecutableSchema(generated.Config{Resolvers: root}))
+	s.AddTransport(transport.Websocket{
+		Implementation:   &sockets{handler: h},
+		InitTimeout:      initTimeout,
+		PingPongInterval: h.cfg.KeepAlive,
+		ErrorFunc:        func(context.Context, error) {}, // a peer that went away is no news
+	})
+	s.AddTransport(&overHTTP{handler: h})
+	s.SetParserTokenLimit(h.cfg.MaxTokens)
+	s.SetQueryCache(documents{lru.New[*ast.QueryDocument](h.cfg.DocumentCache)})
+	s.SetErrorPresenter(h.present.present)
+	s.SetRecoverFunc(recovered)
+	s.SetDisableSuggestion(!h.cfg.Development)
+	s.Use(limits{depth: h.cfg.MaxDepth, cost: h.cfg.MaxCost, rootFields: h.cfg.MaxRootFields})
+	if h.cfg.Development {
+		s.Use(extension.Introspection{})
+	}
+	s.AroundOperations(h.aroundStreams)
+	return s
+}
+
+// ServeHTTP answers a request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.routes.ServeHTTP(w, r) }
+
+func (h *Handler) serveGraphQL(w http.ResponseWriter, r *http.Request) {
+	req := newRequest(r, h.cfg.Actor)
+	w.Header().Set("X-Request-Id", req.correlationID)
+	ctx := context.WithValue(r.Context(), requestKey{}, req)
+	if !isSocket(r) && !wantsEvents(r) {
+		ctx, cancel := context.WithTimeout(ctx, h.cfg.RequestTimeout)
+		defer cancel()
+		h.graphql.ServeHTTP(w, r.WithContext(ctx))
+		return
+	}
+	ctx, done, err := h.beginStream(ctx)
+	if err != nil {
+		w.Header().Set("Retry-After", "1")
+		writeError(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	defer done()
+	h.graphql.ServeHTTP(w, r.WithContext(ctx))
+}
+
+// beginStream counts a stream and ties it to the life of the handler.
+func (h *Handler) beginStream(ctx context.Context) (context.Context, func(), error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.life.Err() != nil {
+		return nil, nil, coded(codeDraining, "%s", errDraining)
+	}
+	if h.open.Load() >= int64(h.cfg.MaxStreams) {
+		return nil, nil, coded(codeTooManyStreams, "at most %d streams may be open", h.cfg.MaxStreams)
+	}
+	h.open.Add(1)
+	h.streams.Add(1)
+	ctx, cancel := context.WithCancelCause(ctx)
+	unbind := context.AfterFunc(h.life, func() { cancel(errDraining) })
+	return ctx, func() {
+		unbind()
+		cancel(nil)
+		h.open.Add(-1)
+		h.streams.Done()
+	}, nil
+}
+
+// Drain ends all subscriptions, so that their clients go on with another server, and refuses new ones. It returns when
+// they have ended, or with the context's error. Call it when the HTTP server begins to shut down, which waits for
+// neither WebSockets nor ends event streams by itself.
+func (h *Handler) Drain(ctx context.Context) error {
+	h.mu.Lock()
+	h.drain()
+	h.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		h.streams.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("drain subscriptions: %w", ctx.Err())
+	}
+}
+
+// maxCachedDocument keeps large documents, which are sent once, out of the cache.
+const maxCachedDocument = 16 << 10
+
+// documents is a cache bounded in entries and in the size of each.
+type documents struct{ *lru.LRU[*ast.QueryDocument] }
+
+// Add keeps a document unless it is large.
+func (d documents) Add(ctx context.Context, text string, document *ast.QueryDocument) {
+	if len(text) <= maxCachedDocument {
+		d.LRU.Add(ctx, text, document)
+	}
+}

@@ -1,0 +1,105 @@
+package graph
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/headrace/headrace/graph/model"
+	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/queries"
+)
+
+const maxNodes = 100
+
+func (r queryRoot) Node(ctx context.Context, id string, atLeast *eventstore.Token, within *time.Duration) (model.Node, error) {
+	nodes, err := r.Nodes(ctx, []string{id}, atLeast, within)
+	if err != nil {
+		return nil, err
+	}
+	return nodes[0], nil
+}
+
+// Nodes reads each type that the ids name with one statement.
+func (r queryRoot) Nodes(ctx context.Context, ids []string, atLeast *eventstore.Token, within *time.Duration) ([]model.Node, error) {
+	if len(ids) > maxNodes {
+		return nil, &queries.ArgumentError{Argument: "ids", Reason: fmt.Sprintf("must be at most %d", maxNodes)}
+	}
+	places := map[string][]int{}
+	for i, id := range ids {
+		kind, _, _ := strings.Cut(id, "-")
+		places[kind] = append(places[kind], i)
+	}
+	out := make([]model.Node, len(ids))
+	for kind, at := range places {
+		some := make([]string, len(at))
+		for i, place := range at {
+			some[i] = ids[place]
+		}
+		nodes, err := r.nodesOf(ctx, kind, some, atLeast, within)
+		if err != nil {
+			return nil, err
+		}
+		for i, node := range nodes {
+			out[at[i]] = node
+		}
+	}
+	return out, nil
+}
+
+// nodesOf reads objects of one kind in the order of their ids. Of a kind that is none there are no objects.
+func (r queryRoot) nodesOf(ctx context.Context, kind string, ids []string, atLeast *eventstore.Token, within *time.Duration) ([]model.Node, error) {
+	switch kind {
+	case cartView:
+		return nodes(ctx, r.root, kind, r.Resolver.Carts.GetMany, ids, atLeast, within)
+	case orderView:
+		return nodes(ctx, r.root, kind, r.Resolver.Orders.GetMany, ids, atLeast, within)
+	case userView:
+		return nodes(ctx, r.root, kind, r.Resolver.Users.GetMany, ids, atLeast, within)
+	case activityView:
+		return nodes(ctx, r.root, kind, r.Activities.GetMany, ids, atLeast, within)
+	case strings.TrimSuffix(model.EventIDPrefix, "-"):
+		return r.eventNodes(ctx, ids)
+	}
+	return nil, nil
+}
+
+func (r queryRoot) eventNodes(ctx context.Context, ids []string) ([]model.Node, error) {
+	out := make([]model.Node, len(ids))
+	for i, id := range ids {
+		position, err := strconv.ParseInt(strings.TrimPrefix(id, model.EventIDPrefix), 10, 64)
+		if err != nil || position < 1 {
+			continue
+		}
+		e, found, err := r.Store.EventAt(ctx, position)
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			out[i] = &model.Event{Event: e}
+		}
+	}
+	return out, nil
+}
+
+func nodes[R any](
+	ctx context.Context, r *root, view string, get func(context.Context, []string) ([]*R, error),
+	ids []string, atLeast *eventstore.Token, within *time.Duration,
+) ([]model.Node, error) {
+	if err := r.wait(ctx, view, atLeast, within); err != nil {
+		return nil, err
+	}
+	rows, err := get(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]model.Node, len(rows))
+	for i, row := range rows {
+		if row != nil {
+			out[i] = row
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,57 @@
+package graph
+
+import (
+	"context"
+	"time"
+
+	"github.com/headrace/headrace/graph/generated"
+	"github.com/headrace/headrace/graph/model"
+	"github.com/headrace/headrace/internal/commands/order"
+	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/queries"
+	"github.com/headrace/headrace/internal/queries/orderview"
+)
+
+func (r mutationRoot) PayOrder(ctx context.Context, in generated.PayOrderInput) (*model.OrderPayload, error) {
+	return handle(ctx, r.OrderCommands, r.orderAt, in.OrderID, order.Command(order.Pay{Reference: in.Reference}), in.CommandID, in.ExpectedVersion)
+}
+
+func (r mutationRoot) ShipOrder(ctx context.Context, in generated.ShipOrderInput) (*model.OrderPayload, error) {
+	cmd := order.Ship{TrackingCode: text(in.TrackingCode)}
+	return handle(ctx, r.OrderCommands, r.orderAt, in.OrderID, order.Command(cmd), in.CommandID, in.ExpectedVersion)
+}
+
+func (r mutationRoot) DeliverOrder(ctx context.Context, in generated.DeliverOrderInput) (*model.OrderPayload, error) {
+	return handle(ctx, r.OrderCommands, r.orderAt, in.OrderID, order.Command(order.Deliver{}), in.CommandID, in.ExpectedVersion)
+}
+
+func (r mutationRoot) CancelOrder(ctx context.Context, in generated.CancelOrderInput) (*model.OrderPayload, error) {
+	return handle(ctx, r.OrderCommands, r.orderAt, in.OrderID, order.Command(order.Cancel{Reason: in.Reason}), in.CommandID, in.ExpectedVersion)
+}
+
+func (r mutationRoot) RefundOrder(ctx context.Context, in generated.RefundOrderInput) (*model.OrderPayload, error) {
+	return handle(ctx, r.OrderCommands, r.orderAt, in.OrderID, order.Command(order.Refund{Reason: in.Reason}), in.CommandID, in.ExpectedVersion)
+}
+
+func (r queryRoot) Order(ctx context.Context, id string, atLeast *eventstore.Token, within *time.Duration) (*orderview.Order, error) {
+	return find(ctx, r.root, orderView, r.Resolver.Orders.Get, id, atLeast, within)
+}
+
+func (r queryRoot) Orders(
+	ctx context.Context, filter *orderview.Filter, orderBy orderview.OrderBy,
+	first *int, after *string, last *int, before *string, atLeast *eventstore.Token, within *time.Duration,
+) (*model.OrderConnection, error) {
+	page := queries.PageArgs{First: first, After: after, Last: last, Before: before}
+	return list(ctx, r.root, orderView, r.Resolver.Orders, filter, orderBy, page, atLeast, within)
+}
+
+func (r subscriptionRoot) OrderChanged(ctx context.Context, id string) (<-chan *orderview.Order, error) {
+	return watch(ctx, r.root, orderView, r.Orders.Get, id, func(o *orderview.Order) int64 { return o.Position })
+}
+
+func text(optional *string) string {
+	if optional == nil {
+		return ""
+	}
+	return *optional
+}
