@@ -16,8 +16,8 @@ import (
 // request is not accepted, everything is rolled back. A command id that was used before rolls f's writes back too, and
 // answers with the first receipt: those writes were done the first time.
 //
-// f must neither commit nor roll back, and must not change the isolation level, which is read committed. Errors are
-// those of Append, and f's own.
+// f must neither commit nor roll back, and must not change the isolation level, which is read committed. The
+// request needs an event or a command id. Errors are those of Append, and f's own.
 func (s *Store) AppendIn(ctx context.Context, f func(tx pgx.Tx) (Request, error)) (Receipt, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
@@ -45,6 +45,10 @@ func (s *Store) AppendIn(ctx context.Context, f func(tx pgx.Tx) (Request, error)
 	if err != nil {
 		rollback()
 		return Receipt{}, err
+	}
+	if len(prepared.events) == 0 && request.CommandID.ID == "" {
+		rollback()
+		return Receipt{}, invalid("events", "an append in a transaction needs an event or a command id")
 	}
 	if status := conn.Conn().PgConn().TxStatus(); status != 'T' {
 		rollback()

@@ -172,7 +172,6 @@ select 1 / (
 	+ (select count(*) from receipts where actor = $2::text and command_id = $3::text and xmin = pg_current_xact_id()::xid)
 )::int`
 
-	sqlBegin = `begin isolation level read committed`
 	// sqlSettle fixes the isolation level, which cannot change after a query, and bounds what a caller may hold up.
 	sqlSettle = `
 select set_config('lock_timeout', $1::text, true), set_config('idle_in_transaction_session_timeout', $2::text, true)`

@@ -93,3 +93,13 @@ func TestAppendAndRead(t *testing.T) {
 		t.Fatalf("got %+v, %v", page, err)
 	}
 }
+
+func poolOf(t testing.TB, config *pgxpool.Config) *pgxpool.Pool {
+	t.Helper()
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}

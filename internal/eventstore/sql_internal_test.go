@@ -1,0 +1,27 @@
+package eventstore
+
+import (
+	"testing"
+
+	"github.com/headrace/headrace/internal/pgtest"
+)
+
+func TestEveryStatementFitsTheSchema(t *testing.T) {
+	t.Parallel()
+	conn, err := pgtest.Pool(t).Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	for name, sql := range map[string]string{
+		"lock": sqlLock, "lockFull": sqlLockFull, "one": sqlAppendOne, "many": sqlAppendMany, "judged": sqlAppendJudged,
+		"full": sqlAppendFull, "guard": sqlGuard, "settle": sqlSettle, "identity": sqlIdentity,
+		"receipt": sqlReceipt, "forget": sqlForget, "readStream": sqlReadStream, "backward": sqlReadStreamBackward,
+		"readLog": sqlReadLog, "readLogTypes": sqlReadLogTypes, "readLogStream": sqlReadLogStream, "eventAt": sqlEventAt,
+		"logHead": sqlLogHead, "headPosition": sqlHeadPosition, "streamVersion": sqlStreamVersion, "eventID": sqlEventID,
+	} {
+		if _, err := conn.Conn().Prepare(t.Context(), name, sql); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
