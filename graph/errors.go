@@ -33,6 +33,7 @@ const (
 	codeDepthLimit         = "DEPTH_LIMIT_EXCEEDED"
 	codeCostLimit          = "COMPLEXITY_LIMIT_EXCEEDED"
 	codeRootFieldLimit     = "ROOT_FIELD_LIMIT_EXCEEDED"
+	codeNoIntrospection    = "INTROSPECTION_DISABLED"
 	codeNeedsStream        = "SUBSCRIPTION_NEEDS_STREAM"
 	codeTooManyStreams     = "TOO_MANY_STREAMS"
 	codeDraining           = "DRAINING"

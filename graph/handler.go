@@ -76,7 +76,7 @@ func (h *Handler) newServer(root *root) *handler.Server {
 	s.SetErrorPresenter(h.present.present)
 	s.SetRecoverFunc(recovered)
 	s.SetDisableSuggestion(!h.cfg.Development)
-	s.Use(limits{depth: h.cfg.MaxDepth, cost: h.cfg.MaxCost, rootFields: h.cfg.MaxRootFields})
+	s.Use(limits{depth: h.cfg.MaxDepth, cost: h.cfg.MaxCost, rootFields: h.cfg.MaxRootFields, introspection: h.cfg.Development})
 	if h.cfg.Development {
 		s.Use(extension.Introspection{})
 	}

@@ -19,6 +19,7 @@ const (
 // however often it is spread, so that measuring is linear in the document.
 type limits struct {
 	depth, cost, rootFields int
+	introspection           bool // allowed
 }
 
 var _ graphql.OperationContextMutator = limits{}
@@ -34,6 +35,8 @@ func (l limits) MutateOperationContext(_ context.Context, oc *graphql.OperationC
 	m := meter{variables: oc.Variables}
 	got := m.selections(oc.Operation.SelectionSet, false)
 	switch {
+	case got.introspects && !l.introspection:
+		return coded(codeNoIntrospection, "introspection is off in production; the schema is a file of the project")
 	case got.roots > l.rootFields:
 		return coded(codeRootFieldLimit, "the operation has %d root fields, and at most %d are allowed", got.roots, l.rootFields)
 	case got.depth > l.depth:
@@ -47,6 +50,7 @@ func (l limits) MutateOperationContext(_ context.Context, oc *graphql.OperationC
 // measure is the size of a selection set.
 type measure struct {
 	depth, cost int
+	introspects bool
 	roots       int // fields on the level of the set itself, those of fragments included
 }
 
@@ -77,6 +81,7 @@ func (m *meter) selections(set ast.SelectionSet, sized bool) measure {
 		sum.depth = max(sum.depth, one.depth)
 		sum.cost = add(sum.cost, one.cost)
 		sum.roots = add(sum.roots, one.roots)
+		sum.introspects = sum.introspects || one.introspects
 	}
 	return sum
 }
@@ -100,7 +105,7 @@ func (m *meter) spread(s *ast.FragmentSpread, sized bool) measure {
 // field leaves introspection out: the validator bounds its depth, and in production it is off.
 func (m *meter) field(f *ast.Field, sized bool) measure {
 	if f.Name == "__schema" || f.Name == "__type" {
-		return measure{cost: 1, roots: 1}
+		return measure{cost: 1, roots: 1, introspects: true}
 	}
 	if len(f.SelectionSet) == 0 {
 		return measure{depth: 1, cost: 1, roots: 1}
@@ -110,7 +115,7 @@ func (m *meter) field(f *ast.Field, sized bool) measure {
 		size = listDefault
 	}
 	below := m.selections(f.SelectionSet, given)
-	return measure{depth: below.depth + 1, cost: add(1, multiply(below.cost, size)), roots: 1}
+	return measure{depth: below.depth + 1, cost: add(1, multiply(below.cost, size)), roots: 1, introspects: below.introspects}
 }
 
 // size is how many objects a field asks for by its arguments, if it has such.
