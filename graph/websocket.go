@@ -52,7 +52,7 @@ func (s *sockets) Accept(w http.ResponseWriter, r *http.Request, _ transport.Web
 		return nil, fmt.Errorf("accept WebSocket: %w", err)
 	}
 	conn.SetReadLimit(int64(s.handler.cfg.MaxBodyBytes))
-	return &socket{conn: conn, cfg: &s.handler.cfg, life: s.handler.life, closed: make(chan struct{})}, nil
+	return &socket{conn: conn, cfg: &s.handler.cfg, life: s.handler.life}, nil
 }
 
 func offers(r *http.Request, name string) bool {
@@ -72,8 +72,7 @@ type socket struct {
 	mu       sync.Mutex
 	deadline *time.Timer // for the next message
 	closing  sync.Once
-	closed   chan struct{} // the close handshake is over
-	closes   bool          // there is a close handshake
+	closes   bool // there is a close handshake
 }
 
 // NextReader waits for a message.
@@ -111,10 +110,7 @@ func (s *socket) WriteClose(code int, message string) error {
 		s.mu.Lock()
 		s.closes = true
 		s.mu.Unlock()
-		go func() {
-			defer close(s.closed)
-			_ = s.conn.Close(websocket.StatusCode(code), message)
-		}()
+		go func() { _ = s.conn.Close(websocket.StatusCode(code), message) }()
 	})
 	return nil
 }
