@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 )
 
@@ -38,19 +39,48 @@ func (c *client) post(body []byte) ([]byte, error) {
 	if _, err := c.conn.Write(c.out); err != nil {
 		return nil, fmt.Errorf("sending a request: %w", err)
 	}
-	response, err := http.ReadResponse(c.reader, nil)
+	status, err := c.read()
 	if err != nil {
 		return nil, fmt.Errorf("reading an answer: %w", err)
 	}
-	defer response.Body.Close()
-	buffer := bytes.NewBuffer(c.in[:0])
-	if _, err := io.Copy(buffer, response.Body); err != nil {
-		return nil, fmt.Errorf("reading an answer: %w", err)
-	}
-	c.in = buffer.Bytes()
-	if response.StatusCode != http.StatusOK || bytes.Contains(c.in, []byte(`"errors":`)) ||
-		bytes.Contains(c.in, []byte(`"userErrors":[{`)) {
-		return nil, fmt.Errorf("the server answered %s: %s", response.Status, c.in)
+	if status != http.StatusOK || bytes.Contains(c.in, []byte(`"errors":`)) || bytes.Contains(c.in, []byte(`"userErrors":[{`)) {
+		return nil, fmt.Errorf("the server answered %d: %s", status, c.in)
 	}
 	return c.in, nil
+}
+
+// read reads one answer into c.in. It knows just what the server sends: HTTP/1.1 with a Content-Length.
+func (c *client) read() (status int, err error) {
+	line, err := c.reader.ReadSlice('\n')
+	if err != nil {
+		return 0, err
+	}
+	if len(line) < 12 {
+		return 0, fmt.Errorf("status line %q", line)
+	}
+	if status, err = strconv.Atoi(string(line[9:12])); err != nil {
+		return 0, fmt.Errorf("status line %q", line)
+	}
+	length := -1
+	for {
+		line, err := c.reader.ReadSlice('\n')
+		if err != nil {
+			return 0, err
+		}
+		line = bytes.TrimRight(line, "\r\n")
+		if len(line) == 0 {
+			break
+		}
+		if value, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
+			if length, err = strconv.Atoi(string(value)); err != nil {
+				return 0, fmt.Errorf("header %q", line)
+			}
+		}
+	}
+	if length < 0 {
+		return 0, fmt.Errorf("an answer without a Content-Length")
+	}
+	c.in = slices.Grow(c.in[:0], length)[:length]
+	_, err = io.ReadFull(c.reader, c.in)
+	return status, err
 }
