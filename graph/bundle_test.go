@@ -5,12 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headrace/headrace/graph"
 	"github.com/headrace/headrace/internal/commands"
@@ -20,7 +23,6 @@ import (
 	"github.com/headrace/headrace/internal/commands/user"
 	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/outbox"
-	"github.com/headrace/headrace/internal/pgtest"
 	"github.com/headrace/headrace/internal/queries"
 	"github.com/headrace/headrace/internal/queries/activityview"
 	"github.com/headrace/headrace/internal/queries/cartview"
@@ -34,16 +36,21 @@ const patience = 30 * time.Second
 // bundle is the whole program behind a real HTTP server.
 type bundle struct {
 	t       *testing.T
+	pool    *pgxpool.Pool
 	store   *eventstore.Store
 	handler *graph.Handler
 	url     string
+	asked   *statements
+	log     *logged
 	stop    func() // stops what keeps the read models up to date
 }
 
 func setup(t *testing.T, cfg graph.Config) *bundle {
 	t.Helper()
 	ctx := t.Context()
-	pool := pgtest.Pool(t)
+	asked, log := &statements{}, &logged{}
+	pool := tracedPool(t, asked)
+	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 	registry, err := eventstore.NewRegistry(slices.Concat(cart.Events(), order.Events(), user.Events())...)
 	must(t, err)
 	store, err := eventstore.Open(ctx, pool, registry, eventstore.Config{})
@@ -115,7 +122,7 @@ func setup(t *testing.T, cfg graph.Config) *bundle {
 		stop()
 		must(t, store.Close(end))
 	})
-	return &bundle{t: t, store: store, handler: handler, url: server.URL, stop: stop}
+	return &bundle{t: t, pool: pool, store: store, handler: handler, url: server.URL, asked: asked, log: log, stop: stop}
 }
 
 func must(t *testing.T, err error) {
