@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headrace/headrace/graph"
+	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/outbox"
+	"github.com/headrace/headrace/internal/queries"
+)
+
+// app is the composed server. wire makes it, run runs it once.
+type app struct {
+	config  *Config
+	log     *slog.Logger
+	pool    *pgxpool.Pool
+	store   *eventstore.Store
+	brokers []*outbox.Local
+	graph   *graph.Handler
+
+	receivers []receiver
+	workers   []*worker
+	draining  atomic.Bool
+}
+
+// worker is a part that runs beside the requests from start to end.
+type worker struct {
+	name string
+	run  func(context.Context) error
+
+	mu      sync.Mutex
+	running bool
+	status  func() outbox.Status // of a consumer; nil for others
+}
+
+// receiver works on the messages of a topic.
+type receiver struct {
+	broker *outbox.Local
+	topic  string
+	handle func(context.Context, *message.Message) error
+}
+
+// reaction is a policy's answer to the events of one type.
+type reaction struct {
+	eventType string
+	react     func(context.Context, eventstore.Event) error
+}
+
+func (a *app) work(name string, run func(context.Context) error) *worker {
+	w := &worker{name: name, run: run}
+	a.workers = append(a.workers, w)
+	return w
+}
+
+func (a *app) receive(broker *outbox.Local, topic string, handle func(context.Context, *message.Message) error) {
+	a.receivers = append(a.receivers, receiver{broker: broker, topic: topic, handle: handle})
+}
+
+// consumers makes the workers that follow the log.
+type consumers struct {
+	app      *app
+	broker   *outbox.Local
+	progress *queries.Progress
+	config   outbox.ConsumerConfig
+}
+
+// project keeps a view up to date, whichever of its tables serves.
+func (c consumers) project(projection queries.Projection) {
+	var w *worker
+	w = c.app.work("projection "+projection.Name, func(ctx context.Context) error {
+		return c.progress.Follow(ctx, projection, func(ctx context.Context, p queries.Projection) error {
+			consumer := outbox.NewConsumer(c.app.pool, c.app.store, c.broker, outbox.Subscription{
+				Name: p.Checkpoint(), Types: p.Types, Apply: p.Apply,
+				Committed: func(at eventstore.Token) { c.progress.Advance(p.Checkpoint(), at) },
+			}, c.config)
+			defer c.progress.OnWait(p.Checkpoint(), consumer.Flush)()
+			w.watch(consumer.Status)
+			return consumer.Run(ctx)
+		})
+	})
+}
+
+// react runs a policy: commands in answer to events, from the beginning of the log.
+func (c consumers) react(name string, to reaction) {
+	consumer := outbox.NewConsumer(c.app.pool, c.app.store, c.broker, outbox.Subscription{
+		Name: name, Types: []string{to.eventType}, React: to.react,
+	}, c.config)
+	c.app.work("policy "+name, consumer.Run).watch(consumer.Status)
+}
+
+func (w *worker) watch(status func() outbox.Status) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status = status
+}
+
+// start runs the worker until the context ends. A worker that ends before that is named by /readyz; the others go on,
+// so that commands are still answered.
+func (w *worker) start(ctx context.Context, log *slog.Logger) {
+	w.set(true)
+	err := w.run(ctx)
+	if ctx.Err() == nil {
+		log.Error("a part of the server ended; the rest goes on", "part", w.name, "error", err)
+	}
+	w.set(false)
+}
+
+func (w *worker) set(running bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.running = running
+}
+
+// run serves on the listener until the context ends, and then drains: it stops accepting, lets requests finish, stops
+// what runs beside them, which gives the leases back, and flushes the appender. It gives up the log and the listener in
+// any case; the pool is the caller's. The error has exitCutOff when the deadline of the drain passed.
+func (a *app) run(ctx context.Context, listener net.Listener) error {
+	beside, stopBeside := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBeside()
+	var workers, receivers sync.WaitGroup
+	if err := a.startReceivers(beside, &receivers); err != nil {
+		return errors.Join(err, listener.Close(), a.store.Close(ctx))
+	}
+	for _, w := range a.workers {
+		workers.Go(func() { w.start(beside, a.log) })
+	}
+	server := &http.Server{
+		Handler:           a.handler(),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	var failed error
+	select {
+	case <-ctx.Done():
+	case failed = <-served:
+	}
+	a.log.Info("draining", "deadline", a.config.DrainTimeout.String())
+	a.draining.Store(true)
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.config.DrainTimeout)
+	defer cancel()
+	cutOff := a.stopServing(deadline, server)
+	stopBeside()
+	workers.Wait()
+	var closing []error
+	for _, broker := range a.brokers {
+		closing = append(closing, broker.Close())
+	}
+	receivers.Wait()
+	closing = append(closing, a.store.Close(deadline))
+	if failed != nil {
+		failed = fmt.Errorf("serving: %w", failed)
+	}
+	return errors.Join(failed, cutOff, errors.Join(closing...))
+}
+
+// stopServing ends streams, waits for requests, and cuts off those that are not done by the deadline. Shutdown itself
+// waits for event streams without ending them, and knows nothing of WebSockets.
+func (a *app) stopServing(deadline context.Context, server *http.Server) error {
+	drained := make(chan error, 1)
+	go func() { drained <- a.graph.Drain(deadline) }()
+	err := errors.Join(server.Shutdown(deadline), <-drained)
+	if err == nil {
+		return nil
+	}
+	return &exitError{exitCutOff, errors.Join(fmt.Errorf("requests were cut off after %v: %w", a.config.DrainTimeout, err), server.Close())}
+}
+
+// startReceivers subscribes all before the first message is dispatched.
+func (a *app) startReceivers(ctx context.Context, all *sync.WaitGroup) error {
+	for _, r := range a.receivers {
+		// The subscription ends with the broker, after the dispatcher has had its answers.
+		incoming, err := r.broker.Subscribe(context.WithoutCancel(ctx), r.topic)
+		if err != nil {
+			return fmt.Errorf("subscribing to %s: %w", r.topic, err)
+		}
+		all.Go(func() {
+			for m := range incoming {
+				a.deliver(r, m)
+			}
+		})
+	}
+	return nil
+}
+
+func (a *app) deliver(r receiver, m *message.Message) {
+	ctx, cancel := context.WithTimeout(m.Context(), receiverTimeout)
+	defer cancel()
+	if err := r.handle(ctx, m); err != nil {
+		a.log.Error("a message could not be worked on; it comes again", "topic", r.topic, "message", m.UUID, "error", err)
+		m.Nack()
+		return
+	}
+	m.Ack()
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headrace/headrace/internal/pgdev"
+)
+
+// Config is all that the server can be told. Each field is a flag and an environment variable.
+type Config struct {
+	Database
+	Listen            string        `name:"listen" env:"LISTEN_ADDR" placeholder:"HOST:PORT" help:"Address to listen on. Default :8080; in development the next free port if that is taken."`
+	DrainTimeout      time.Duration `name:"drain-timeout" env:"DRAIN_TIMEOUT" default:"20s" help:"How long requests may go on after SIGTERM."`
+	LeaseTTL          time.Duration `name:"lease-ttl" env:"LEASE_TTL" default:"10s" help:"How long the projections of a killed process wait for another to take them over."`
+	CancelUnpaidAfter time.Duration `name:"cancel-unpaid-after" env:"CANCEL_UNPAID_AFTER" default:"30m" help:"How long after its placing an unpaid order is cancelled."`
+	Origins           []string      `name:"allowed-origins" env:"ALLOWED_ORIGINS" placeholder:"URL" help:"Other origins, such as https://shop.example.org, whose pages may send requests. Comma-separated."`
+}
+
+// Database is what every command needs that works on the database.
+type Database struct {
+	URL            string `name:"database-url" env:"DATABASE_URL" placeholder:"URL" help:"Postgres to use: postgres://user:password@host:port/database. Unset in development: the private one of this checkout."`
+	MaxConnections int    `name:"database-max-connections" env:"DATABASE_MAX_CONNECTIONS" default:"32" help:"Connections to hold at most; at least 8."`
+	Environment    string `name:"env" env:"HEADRACE_ENV" placeholder:"ENV" help:"development or production. Default production, but for the command dev."`
+	LogLevel       string `name:"log-level" env:"LOG_LEVEL" default:"info" help:"debug, info, warn or error."`
+}
+
+const (
+	development = "development"
+	production  = "production"
+)
+
+// Validate is called by kong when all flags and variables are read. Its errors name the variable and the fix.
+func (c *Config) Validate() error {
+	if c.Listen != "" {
+		if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+			return fmt.Errorf("LISTEN_ADDR (--listen) is %q: give host:port, such as 127.0.0.1:8080 or :8080", c.Listen)
+		}
+	}
+	if c.DrainTimeout <= 0 {
+		return fmt.Errorf("DRAIN_TIMEOUT (--drain-timeout) is %v: give a time above zero, such as 20s", c.DrainTimeout)
+	}
+	if c.LeaseTTL < time.Second {
+		return fmt.Errorf("LEASE_TTL (--lease-ttl) is %v: give a second or more, such as 10s", c.LeaseTTL)
+	}
+	if c.CancelUnpaidAfter <= 0 {
+		return fmt.Errorf("CANCEL_UNPAID_AFTER (--cancel-unpaid-after) is %v: give a time above zero, such as 30m", c.CancelUnpaidAfter)
+	}
+	for _, origin := range c.Origins {
+		if u, err := url.Parse(origin); err != nil || u.Host == "" || u.Scheme == "" || (u.Path != "" && u.Path != "/") {
+			return fmt.Errorf("ALLOWED_ORIGINS (--allowed-origins) holds %q: give origins such as https://shop.example.org", origin)
+		}
+	}
+	return c.Database.Validate()
+}
+
+// Validate is called by kong when all flags and variables are read. What DATABASE_URL holds is never printed: it may
+// hold a password.
+func (d *Database) Validate() error {
+	switch d.Environment {
+	case "", development, production:
+	default:
+		return fmt.Errorf("HEADRACE_ENV (--env) is %q: give development or production", d.Environment)
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(d.LogLevel)); d.LogLevel != "" && err != nil {
+		return fmt.Errorf("LOG_LEVEL (--log-level) is %q: give debug, info, warn or error", d.LogLevel)
+	}
+	if d.MaxConnections < 8 {
+		return fmt.Errorf("DATABASE_MAX_CONNECTIONS (--database-max-connections) is %d: give 8 or more", d.MaxConnections)
+	}
+	if d.URL != "" {
+		if _, err := pgxpool.ParseConfig(d.URL); err != nil {
+			return errors.New("DATABASE_URL (--database-url) cannot be read: give postgres://user:password@host:port/database, " +
+				"with special characters in the password percent-encoded")
+		}
+	}
+	return nil
+}
+
+func (d *Database) development() bool { return d.Environment == development }
+
+// logger writes for people in development and for machines in production.
+func (d *Database) logger() *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(d.LogLevel)) // Validate has refused what it cannot read; the zero value is info
+	options := &slog.HandlerOptions{Level: level}
+	if d.development() {
+		return slog.New(slog.NewTextHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewJSONHandler(os.Stderr, options))
+}
+
+// connection is an open pool, and the private Postgres under it in development.
+type connection struct {
+	pool    *pgxpool.Pool
+	where   string         // for people: without a password
+	cluster *pgdev.Cluster // nil: DATABASE_URL
+}
+
+// close gives the connections back and stops the private Postgres, if this process started it.
+func (c *connection) close() error {
+	c.pool.Close()
+	if c.cluster == nil {
+		return nil
+	}
+	return c.cluster.Close()
+}
+
+// connect opens the database: that of DATABASE_URL, or else, in development, the private one, which it starts or
+// attaches to.
+func (d *Database) connect(ctx context.Context, log *slog.Logger) (*connection, error) {
+	c := &connection{}
+	address := d.URL
+	if address == "" {
+		if !d.development() {
+			return nil, &exitError{exitUsage, errors.New("DATABASE_URL (--database-url) is not set: give postgres://user:password@host:port/database, " +
+				"or set HEADRACE_ENV=development for the private Postgres of this checkout")}
+		}
+		var err error
+		if c.cluster, err = openPrivate(ctx, log); err != nil {
+			return nil, err
+		}
+		if address, err = c.cluster.Database(ctx, "headrace"); err != nil {
+			return nil, errors.Join(err, c.cluster.Close())
+		}
+	}
+	pool, err := d.openPool(ctx, address)
+	if err != nil {
+		if c.cluster != nil {
+			err = errors.Join(err, c.cluster.Close())
+		}
+		return nil, err
+	}
+	c.pool, c.where = pool, address
+	if c.cluster == nil {
+		config := pool.Config().ConnConfig
+		c.where = fmt.Sprintf("postgres://%s@%s/%s", config.User, net.JoinHostPort(config.Host, fmt.Sprint(config.Port)), config.Database)
+	}
+	return c, nil
+}
+
+func (d *Database) openPool(ctx context.Context, address string) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(address)
+	if err != nil {
+		return nil, &exitError{exitUsage, err}
+	}
+	config.MaxConns = int32(d.MaxConnections)
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = 10 * time.Second
+	}
+	if config.ConnConfig.RuntimeParams["application_name"] == "" {
+		config.ConnConfig.RuntimeParams["application_name"] = "headrace"
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("opening the pool of connections: %w", err)
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, &exitError{exitUnreachable, fmt.Errorf("the database of DATABASE_URL (--database-url) cannot be reached: %w", err)}
+	}
+	return pool, nil
+}
+
+// openPrivate starts the private Postgres of this checkout or attaches to it.
+func openPrivate(ctx context.Context, log *slog.Logger) (*pgdev.Cluster, error) {
+	dir, err := privateDir()
+	if err != nil {
+		return nil, err
+	}
+	return pgdev.Open(ctx, pgdev.Config{Dir: dir, TCP: true, Log: func(message string) { log.Info(message) }})
+}
+
+// privateDir is the folder of the private Postgres: one for each checkout, whichever of its folders this runs in.
+func privateDir() (string, error) {
+	here, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for dir := here; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return pgdev.CheckoutDir(dir)
+		}
+		if dir == filepath.Dir(dir) {
+			return pgdev.CheckoutDir(here)
+		}
+	}
+}

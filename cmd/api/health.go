@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/headrace/headrace/migrations"
+)
+
+// healthz says that the process is alive and answers. It looks at nothing else: restarting the process mends no
+// database.
+func healthz(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]string{"status": "alive"})
+}
+
+// readiness is the body of /readyz.
+type readiness struct {
+	Ready    bool              `json:"ready"`
+	Problems []string          `json:"problems"` // empty when ready
+	Parts    map[string]string `json:"parts"`    // what each part is doing
+}
+
+// readyTimeout bounds the look at the database.
+const readyTimeout = 2 * time.Second
+
+// readyz says whether requests should be sent here, and if not, what is wrong.
+func (a *app) readyz(w http.ResponseWriter, r *http.Request) {
+	state := a.readiness(r.Context())
+	code := http.StatusOK
+	if !state.Ready {
+		code = http.StatusServiceUnavailable
+	}
+	writeJSON(w, code, state)
+}
+
+func (a *app) readiness(ctx context.Context) readiness {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	state := readiness{Problems: []string{}, Parts: map[string]string{}}
+	if a.draining.Load() {
+		state.Problems = append(state.Problems, "the server is shutting down")
+	}
+	if pending, err := migrations.Pending(ctx, a.pool); err != nil {
+		// The error may tell of hosts and users; the log has it.
+		a.log.Warn("the database does not answer", "error", err)
+		state.Problems = append(state.Problems, "the database does not answer")
+	} else if len(pending) > 0 {
+		state.Problems = append(state.Problems, fmt.Sprintf("the database lacks migrations: %v", pending))
+	}
+	for _, w := range a.workers {
+		doing, problem := w.state()
+		state.Parts[w.name] = doing
+		if problem {
+			state.Problems = append(state.Problems, w.name+": "+doing)
+		}
+	}
+	state.Ready = len(state.Problems) == 0
+	return state
+}
+
+// state says what the worker does, and whether that is a problem. An error that is being retried is none: the database
+// is looked at apart, and restarting this process mends nothing else.
+func (w *worker) state() (doing string, problem bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.running {
+		return "not running", true
+	}
+	if w.status == nil {
+		return "running", false
+	}
+	switch status := w.status(); {
+	case !status.HaltedAt.IsZero():
+		return fmt.Sprintf("halted at position %d: %s", status.Position, status.HaltReason), true
+	case !status.Running:
+		return "not running", true
+	case status.LastError != "":
+		return fmt.Sprintf("retrying at position %d", status.Position), false
+	case status.Owner:
+		return fmt.Sprintf("working, at position %d", status.Position), false
+	default:
+		return "standing by for the process that has the lease", false
+	}
+}
+
+func writeJSON(w http.ResponseWriter, code int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	// A client that is gone needs no answer.
+	_ = json.NewEncoder(w).Encode(body)
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headrace/headrace/graph"
+	"github.com/headrace/headrace/internal/commands"
+	"github.com/headrace/headrace/internal/commands/cart"
+	"github.com/headrace/headrace/internal/commands/checkout"
+	"github.com/headrace/headrace/internal/commands/order"
+	"github.com/headrace/headrace/internal/commands/user"
+	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/outbox"
+	"github.com/headrace/headrace/internal/queries"
+	"github.com/headrace/headrace/internal/queries/activityview"
+	"github.com/headrace/headrace/internal/queries/cartview"
+	"github.com/headrace/headrace/internal/queries/orderview"
+	"github.com/headrace/headrace/internal/queries/userview"
+)
+
+// newRegistry knows every event of every domain.
+func newRegistry() (*eventstore.Registry, error) {
+	return eventstore.NewRegistry(slices.Concat(cart.Events(), order.Events(), user.Events())...)
+}
+
+// newProjections are all views.
+func newProjections(registry *eventstore.Registry) ([]queries.Projection, error) {
+	carts, err1 := cartview.View().Projection(registry)
+	orders, err2 := orderview.View().Projection(registry)
+	users, err3 := userview.View().Projection(registry)
+	activity, err4 := activityview.Projection(registry)
+	return []queries.Projection{carts, orders, users, activity}, errors.Join(err1, err2, err3, err4)
+}
+
+// wire composes the server: the whole program in one place, and nothing of it runs yet. The log is opened, which
+// close gives up again.
+func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string, log *slog.Logger) (*app, error) {
+	registry, err := newRegistry()
+	if err != nil {
+		return nil, err
+	}
+	projections, err := newProjections(registry)
+	if err != nil {
+		return nil, err
+	}
+	store, err := eventstore.Open(ctx, pool, registry, eventstore.Config{})
+	if err != nil {
+		return nil, fmt.Errorf("opening the log: %w", err)
+	}
+
+	// Deciding: a handler for each write model.
+	carts := commands.NewHandler(store, cart.Decider(), commands.Config{})
+	users := commands.NewHandler(store, user.Decider(), commands.Config{})
+	orders := commands.NewHandler(store, order.Decider(order.Config{CancelUnpaidAfter: config.CancelUnpaidAfter}), commands.Config{})
+
+	// Delivering: the log to all that follow it, and messages to those that work on them. Where processes share a
+	// broker, its publisher and subscriber take the place of these two.
+	logBroker := outbox.NewLocal(outbox.LocalConfig{})
+	messages := outbox.NewLocal(outbox.LocalConfig{AwaitAck: true})
+
+	// Answering: how far the views are, what changed in them, and what happens in the log.
+	progress := queries.NewProgress(pool, store, queries.ProgressConfig{})
+	tail := queries.NewTail(store, queries.TailConfig{Logger: log})
+	feed := queries.NewFeed(store, tail, progress, projections...)
+
+	page := queries.PageConfig{}
+	outside, err := graph.NewHandler(&graph.Resolver{
+		Store: store, Progress: progress, Feed: feed, Tail: tail,
+		CartCommands: carts, OrderCommands: orders, UserCommands: users,
+		Carts:      cartview.NewReader(pool, page),
+		Orders:     orderview.NewReader(pool, page),
+		Users:      userview.NewReader(pool, page),
+		Activities: activityview.NewReader(pool, page),
+	}, graph.Config{Development: config.development(), Origins: config.Origins, Logger: log})
+	if err != nil {
+		return nil, errors.Join(err, store.Close(ctx))
+	}
+
+	a := &app{
+		config: config, log: log, pool: pool, store: store, graph: outside,
+		brokers: []*outbox.Local{logBroker, messages},
+	}
+	a.work("relay", outbox.NewRelay(store, logBroker, outbox.RelayConfig{Logger: log}).Run)
+	a.work("tail", tail.Run)
+	a.work("feed", feed.Run)
+	consume := consumers{app: a, broker: logBroker, progress: progress, config: outbox.ConsumerConfig{
+		Batch: projectionBatch, Owner: owner, TTL: config.LeaseTTL, Logger: log,
+	}}
+	for _, projection := range projections {
+		consume.project(projection)
+	}
+	consume.react(checkout.Name, react(registry, func(ctx context.Context, e eventstore.Event, p cart.CheckedOut) error {
+		stream, command, call := checkout.Place(e, p)
+		_, err := orders.Handle(ctx, stream, command, call)
+		return err
+	}))
+
+	a.receive(messages, user.TopicWelcome, receive(func(_ context.Context, m *message.Message, welcome user.WelcomeMessage) error {
+		// Here a real shop hands the letter to its mail provider, with the message's id as the key of idempotence.
+		log.Info("welcome letter sent", "message", m.UUID, "user", welcome.UserID)
+		return nil
+	}))
+	a.receive(messages, order.TopicCancelUnpaid, receive(func(ctx context.Context, m *message.Message, unpaid order.UnpaidMessage) error {
+		_, err := orders.Handle(ctx, unpaid.OrderID, order.CancelUnpaid{},
+			commands.Call{CommandID: "cancel_unpaid:" + m.UUID, Actor: "policy:cancel_unpaid", CausationID: m.UUID})
+		return unlessRefused(err)
+	}))
+	a.work("dispatcher", outbox.NewDispatcher(pool, store, messages, outbox.DispatcherConfig{Logger: log}).Run)
+	return a, nil
+}
+
+// react is what a consumer does with events of payload P, which is all that it is handed.
+func react[P eventstore.Payload](
+	registry *eventstore.Registry, f func(context.Context, eventstore.Event, P) error,
+) reaction {
+	var zero P
+	return reaction{eventType: zero.EventType(), react: func(ctx context.Context, e eventstore.Event) error {
+		decoded, err := registry.Decode(e)
+		if err != nil {
+			return err
+		}
+		payload, ok := decoded.(P)
+		if !ok {
+			return fmt.Errorf("event %s at %d decodes to %T", e.Type, e.Position, decoded)
+		}
+		return f(ctx, e, payload)
+	}}
+}
+
+// receive is what is done with messages whose payload is a P.
+func receive[P any](f func(context.Context, *message.Message, P) error) func(context.Context, *message.Message) error {
+	return func(ctx context.Context, m *message.Message) error {
+		var payload P
+		if err := json.Unmarshal(m.Payload, &payload); err != nil {
+			return fmt.Errorf("reading the payload: %w", err)
+		}
+		return f(ctx, m, payload)
+	}
+}
+
+// unlessRefused takes a refusal for an answer: the order was paid, or is over already.
+func unlessRefused(err error) error {
+	var refused *commands.Rejection
+	if errors.As(err, &refused) {
+		return nil
+	}
+	return err
+}
+
+// handler is everything that is served.
+func (a *app) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", healthz)
+	mux.HandleFunc("GET /readyz", a.readyz)
+	mux.Handle("/", a.graph)
+	return mux
+}
+
+// projectionBatch is how many events a projection that is behind takes at once: in thousands of events more of them are
+// of the same rows, which are then written once. Live batches hold what has come.
+const projectionBatch = 4000
+
+// receiverTimeout bounds the work on one message; the dispatcher gives it up a little later.
+const receiverTimeout = 15 * time.Second
