@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -50,7 +49,7 @@ func setup(t *testing.T, cfg graph.Config) *bundle {
 	ctx := t.Context()
 	asked, log := &statements{}, &logged{}
 	pool := tracedPool(t, asked)
-	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+	cfg.Logger = slogTo(log)
 	registry, err := eventstore.NewRegistry(slices.Concat(cart.Events(), order.Events(), user.Events())...)
 	must(t, err)
 	store, err := eventstore.Open(ctx, pool, registry, eventstore.Config{})

@@ -3,6 +3,7 @@ package graph_test
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"slices"
 	"sync"
 	"testing"
@@ -66,6 +67,8 @@ func tracedPool(t *testing.T, witness *statements) *pgxpool.Pool {
 	t.Cleanup(pool.Close)
 	return pool
 }
+
+func slogTo(log *logged) *slog.Logger { return slog.New(slog.NewTextHandler(log, nil)) }
 
 // logged gathers what a handler writes to its log.
 type logged struct {
