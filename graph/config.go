@@ -33,6 +33,7 @@ type Config struct {
 
 	MaxStreams         int           // open WebSockets and event streams at once; 0 stands for 10,000
 	MaxSocketStreams   int           // subscriptions on one WebSocket at once; 0 stands for 100
+	InitTimeout        time.Duration // until a WebSocket's client has sent connection_init; 0 stands for 10 s
 	RequestTimeout     time.Duration // of a query or mutation over HTTP, the waiting for read models in it; 0 stands for 60 s
 	WaitDefault        time.Duration // how long a read model is waited for when `within` is not given; 0 stands for 2 s
 	KeepAlive          time.Duration // between signs of life on idle streams; 0 stands for 15 s
@@ -54,6 +55,7 @@ func (c Config) withDefaults() Config {
 	c.DocumentCache = or(c.DocumentCache, 1_000)
 	c.MaxStreams = or(c.MaxStreams, 10_000)
 	c.MaxSocketStreams = or(c.MaxSocketStreams, 100)
+	c.InitTimeout = or(c.InitTimeout, 10*time.Second)
 	c.RequestTimeout = or(c.RequestTimeout, time.Minute)
 	c.WaitDefault = or(c.WaitDefault, 2*time.Second)
 	c.KeepAlive = or(c.KeepAlive, 15*time.Second)

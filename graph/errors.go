@@ -173,9 +173,11 @@ func (p presenter) mask(ctx context.Context, err error) *gqlerror.Error {
 	return detailed(coded(codeInternal, "internal error %s", id), map[string]any{"id": id})
 }
 
-// recovered turns a panic in a resolver into an error, which the presenter masks.
-func recovered(_ context.Context, cause any) error {
-	return &panicError{cause: cause, stack: stack()}
+// recovered turns a panic into an error that is masked already, since not every way out leads through present.
+func (p presenter) recovered(ctx context.Context, cause any) error {
+	masked := p.mask(ctx, &panicError{cause: cause, stack: stack()})
+	masked.Path = graphql.GetPath(ctx)
+	return masked
 }
 
 func detailed(e *gqlerror.Error, details map[string]any) *gqlerror.Error {

@@ -69,7 +69,7 @@ func TestUnknownErrorsAreMaskedAndLogged(t *testing.T) {
 	for name, err := range map[string]error{
 		"plain":           fmt.Errorf("dial: %w", errSecret),
 		"wrapped by path": &gqlerror.Error{Message: errSecret.Error(), Err: errSecret},
-		"panic":           recovered(t.Context(), errSecret),
+		"panic":           &panicError{cause: errSecret, stack: stack()},
 		"unknown view":    &queries.UnknownProjectionError{Projection: "hunter2"},
 		"unknown event":   &eventstore.UnknownEventError{Type: "hunter2"},
 	} {
@@ -91,6 +91,20 @@ func TestUnknownErrorsAreMaskedAndLogged(t *testing.T) {
 		if name == "panic" && !strings.Contains(log.String(), "errors_internal_test.go") {
 			t.Errorf("no stack in the log: %s", &log)
 		}
+	}
+}
+
+func TestPanicsAreMaskedWhereTheyAreCaught(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	p := presenter{slog.New(slog.NewTextHandler(&log, nil))}
+	caught := p.recovered(t.Context(), errSecret)
+	shown := p.present(t.Context(), caught)
+	if out := fmt.Sprint(caught, shown, shown.Extensions); strings.Contains(out, "hunter2") || shown.Extensions["code"] != codeInternal {
+		t.Errorf("the client is told %s", out)
+	}
+	if n := strings.Count(log.String(), "hunter2"); n != 1 {
+		t.Errorf("the panic is %d times in the log: %s", n, &log)
 	}
 }
 

@@ -31,6 +31,8 @@ type Handler struct {
 	graphql *handler.Server
 	routes  http.Handler
 
+	protection *http.CrossOriginProtection
+
 	life    context.Context // ends when the handler drains
 	drain   context.CancelFunc
 	streams sync.WaitGroup
@@ -47,9 +49,9 @@ func NewHandler(r *Resolver, cfg Config) (*Handler, error) {
 	h.life, h.drain = context.WithCancel(context.Background())
 	h.graphql = h.newServer(newRoot(r, cfg))
 
-	protection := http.NewCrossOriginProtection()
+	h.protection = http.NewCrossOriginProtection()
 	for _, origin := range cfg.Origins {
-		if err := protection.AddTrustedOrigin(origin); err != nil {
+		if err := h.protection.AddTrustedOrigin(origin); err != nil {
 			return nil, fmt.Errorf("trusted origin %q: %w", origin, err)
 		}
 	}
@@ -58,23 +60,23 @@ func NewHandler(r *Resolver, cfg Config) (*Handler, error) {
 	if cfg.Development {
 		mux.Handle("/", graphiql.Handler())
 	}
-	h.routes = protection.Handler(mux)
+	h.routes = h.protection.Handler(mux)
 	return h, nil
 }
 
 func (h *Handler) newServer(root *root) *handler.Server {
 	s := handler.New(generated.NewExecutableSchema(generated.Config{Resolvers: root}))
+	s.AddTransport(&overHTTP{handler: h})
 	s.AddTransport(transport.Websocket{
 		Implementation:   &sockets{handler: h},
-		InitTimeout:      initTimeout,
+		InitTimeout:      h.cfg.InitTimeout,
 		PingPongInterval: h.cfg.KeepAlive,
 		ErrorFunc:        func(context.Context, error) {}, // a peer that went away is no news
 	})
-	s.AddTransport(&overHTTP{handler: h})
 	s.SetParserTokenLimit(h.cfg.MaxTokens)
 	s.SetQueryCache(documents{lru.New[*ast.QueryDocument](h.cfg.DocumentCache)})
 	s.SetErrorPresenter(h.present.present)
-	s.SetRecoverFunc(recovered)
+	s.SetRecoverFunc(h.present.recovered)
 	s.SetDisableSuggestion(!h.cfg.Development)
 	s.Use(limits{depth: h.cfg.MaxDepth, cost: h.cfg.MaxCost, rootFields: h.cfg.MaxRootFields, introspection: h.cfg.Development})
 	if h.cfg.Development {
@@ -96,6 +98,12 @@ func (h *Handler) serveGraphQL(w http.ResponseWriter, r *http.Request) {
 		defer cancel()
 		h.graphql.ServeHTTP(w, r.WithContext(ctx))
 		return
+	}
+	if isSocket(r) {
+		if refusal, status := h.refuseSocket(r); refusal != nil {
+			writeError(w, status, refusal)
+			return
+		}
 	}
 	ctx, done, err := h.beginStream(ctx)
 	if err != nil {

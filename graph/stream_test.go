@@ -10,9 +10,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/coder/websocket"
-	"github.com/coder/websocket/wsjson"
-
 	"github.com/headrace/headrace/graph"
 )
 
@@ -64,44 +61,4 @@ func TestEventsHaveNeitherHoleNorRepeat(t *testing.T) {
 		equal(t, "position", position, i+1)
 	}
 	writing.Wait()
-}
-
-func TestCartChangedOverWebSocket(t *testing.T) {
-	t.Parallel()
-	b := setup(t, graph.Config{})
-	id := b.openCart()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	conn, _, err := websocket.Dial(ctx, b.url+"/graphql", &websocket.DialOptions{Subprotocols: []string{"graphql-transport-ws"}})
-	must(t, err)
-	defer conn.CloseNow()
-	send := func(v any) { must(t, wsjson.Write(ctx, conn, v)) }
-	receive := func(want string) map[string]any {
-		for {
-			var m map[string]any
-			must(t, wsjson.Read(ctx, conn, &m))
-			if m["type"] != "ping" {
-				equal(t, "type", m["type"], want)
-				return m
-			}
-		}
-	}
-	version := func() any {
-		m := receive("next")["payload"].(map[string]any)
-		return m["data"].(map[string]any)["cartChanged"].(map[string]any)["version"]
-	}
-	send(map[string]any{"type": "connection_init"})
-	receive("connection_ack")
-	send(map[string]any{"type": "subscribe", "id": "1", "payload": map[string]any{
-		"query": `subscription($id: ID!) { cartChanged(id: $id) { version } }`, "variables": map[string]any{"id": id},
-	}})
-	equal(t, "snapshot", version(), 1.0)
-	b.post(addItem, map[string]any{"cart": id, "price": 5})
-	equal(t, "change", version(), 2.0)
-
-	must(t, b.handler.Drain(ctx))
-	for err == nil {
-		_, _, err = conn.Read(ctx)
-	}
-	equal(t, "close code", websocket.CloseStatus(err), websocket.StatusServiceRestart)
 }

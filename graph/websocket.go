@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -20,39 +19,48 @@ import (
 // protocol is the only one spoken. Its predecessor, graphql-ws, is refused.
 const protocol = "graphql-transport-ws"
 
-// initTimeout is how long a client may take to send connection_init.
-const initTimeout = 10 * time.Second
-
 // Close codes of graphql-transport-ws, and the one that makes clients come again.
 const (
 	closeRestart     = 1012
 	closeBadRequest  = 4400
+	closeEarly       = 4401
 	closeInitTimeout = 4408
+	closeSecondInit  = 4429
 )
 
-func isSocket(r *http.Request) bool { return r.Header.Get("Upgrade") != "" }
+// isSocket leaves out other upgrades: some HTTP clients offer h2c with every request.
+func isSocket(r *http.Request) bool { return strings.EqualFold(r.Header.Get("Upgrade"), "websocket") }
+
+// refuseSocket says why a client cannot have a WebSocket. A browser opens one for any page, so that the page's origin
+// is checked as for a POST.
+func (h *Handler) refuseSocket(r *http.Request) (error, int) {
+	if !offers(r, protocol) {
+		return coded(codeBadRequest, "the only subprotocol is %s", protocol), http.StatusBadRequest
+	}
+	asPost := r.WithContext(r.Context())
+	asPost.Method = http.MethodPost
+	if h.protection.Check(asPost) != nil {
+		return coded(codeBadRequest, "pages of this origin are not trusted"), http.StatusForbidden
+	}
+	return nil, 0
+}
 
 // sockets accepts WebSockets for gqlgen's transport. Unlike gqlgen's own way it bounds how long a write may take, so that a
 // client which stopped reading is dropped, and says the protocol's close codes.
 type sockets struct{ handler *Handler }
 
-// Accept opens a WebSocket for a page of the same origin or a trusted one.
+// Accept opens a WebSocket, which ends with the request's context at the latest.
 func (s *sockets) Accept(w http.ResponseWriter, r *http.Request, _ transport.WebsocketAcceptOptions) (transport.WebsocketConn, error) {
-	if !offers(r, protocol) {
-		return nil, fmt.Errorf("the client does not offer the subprotocol %s", protocol)
-	}
-	hosts := make([]string, 0, len(s.handler.cfg.Origins))
-	for _, origin := range s.handler.cfg.Origins {
-		if u, err := url.Parse(origin); err == nil {
-			hosts = append(hosts, u.Host)
-		}
-	}
-	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{protocol}, OriginPatterns: hosts})
+	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+		Subprotocols: []string{protocol}, InsecureSkipVerify: true, // the origin was checked before
+	})
 	if err != nil {
 		return nil, fmt.Errorf("accept WebSocket: %w", err)
 	}
 	conn.SetReadLimit(int64(s.handler.cfg.MaxBodyBytes))
-	return &socket{conn: conn, cfg: &s.handler.cfg, life: s.handler.life}, nil
+	opened := &socket{conn: conn, cfg: &s.handler.cfg, life: s.handler.life}
+	context.AfterFunc(r.Context(), func() { _ = opened.WriteClose(int(websocket.StatusNormalClosure), "") })
+	return opened, nil
 }
 
 func offers(r *http.Request, name string) bool {
@@ -73,16 +81,59 @@ type socket struct {
 	deadline *time.Timer // for the next message
 	closing  sync.Once
 	closes   bool // there is a close handshake
+	begun    bool // connection_init came; only the reader knows
 }
 
-// NextReader waits for a message.
+// NextReader waits for a message that the protocol allows. For another it closes with the code which says what is wrong:
+// clients take the transport's own code, 1000, for a reason to come again at once and without end.
 func (s *socket) NextReader() (int, io.Reader, error) {
 	kind, text, err := s.conn.Read(context.Background())
 	switch websocket.CloseStatus(err) {
 	case websocket.StatusNormalClosure, websocket.StatusGoingAway, websocket.StatusNoStatusRcvd:
 		return int(kind), nil, transport.ErrWebsocketClosed
 	}
-	return int(kind), bytes.NewReader(text), err
+	if err != nil {
+		return int(kind), nil, err
+	}
+	if code, reason := s.refuse(text); code != 0 {
+		_ = s.WriteClose(code, reason)
+		return int(kind), nil, transport.ErrWebsocketClosed
+	}
+	return int(kind), bytes.NewReader(text), nil
+}
+
+// refuse says with which code a message must be answered, 0 for those that are let through.
+func (s *socket) refuse(text []byte) (code int, reason string) {
+	var message struct {
+		ID      string          `json:"id"`
+		Type    string          `json:"type"`
+		Payload json.RawMessage `json:"payload"`
+	}
+	if json.Unmarshal(text, &message) != nil {
+		return closeBadRequest, "The message is not JSON of the protocol"
+	}
+	object := len(message.Payload) > 0 && message.Payload[0] == '{'
+	switch message.Type {
+	case "connection_init":
+		if s.begun {
+			return closeSecondInit, "Too many initialisation requests"
+		}
+		if !object && message.Payload != nil && string(message.Payload) != "null" {
+			return closeBadRequest, "The payload of connection_init is not an object"
+		}
+		s.begun = true
+	case "subscribe":
+		if !s.begun {
+			return closeEarly, "Unauthorized"
+		}
+		if message.ID == "" || !object {
+			return closeBadRequest, "A subscribe message needs an id and a payload"
+		}
+	case "complete", "ping", "pong":
+	default:
+		return closeBadRequest, "The protocol has no message of this type"
+	}
+	return 0, ""
 }
 
 // WriteJSON sends a message. A client that does not take it in time is cut off.

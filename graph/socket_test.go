@@ -1,0 +1,226 @@
+package graph_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/coder/websocket/wsjson"
+
+	"github.com/headrace/headrace/graph"
+)
+
+// socket is a client that speaks graphql-transport-ws.
+type socket struct {
+	t    *testing.T
+	ctx  context.Context
+	conn *websocket.Conn
+}
+
+// dial opens a WebSocket and does not begin to speak.
+func (b *bundle) dial() *socket {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
+	b.t.Cleanup(cancel)
+	conn, response, err := websocket.Dial(ctx, b.url+"/graphql", &websocket.DialOptions{Subprotocols: []string{"graphql-transport-ws"}})
+	must(b.t, err)
+	if response.Body != nil {
+		b.t.Cleanup(func() { _ = response.Body.Close() })
+	}
+	b.t.Cleanup(func() { _ = conn.CloseNow() })
+	return &socket{t: b.t, ctx: ctx, conn: conn}
+}
+
+// connect opens a WebSocket that is ready for subscriptions.
+func (b *bundle) connect() *socket {
+	b.t.Helper()
+	s := b.dial()
+	s.send(in{"type": "connection_init"})
+	s.receive("connection_ack")
+	return s
+}
+
+func (s *socket) send(message in) {
+	s.t.Helper()
+	must(s.t, wsjson.Write(s.ctx, s.conn, message))
+}
+
+func (s *socket) subscribe(id, document string, variables in) {
+	s.t.Helper()
+	s.send(in{"type": "subscribe", "id": id, "payload": in{"query": document, "variables": variables}})
+}
+
+// receive demands that the next message, pings aside, is of this type.
+func (s *socket) receive(want string) map[string]any {
+	s.t.Helper()
+	for {
+		var message map[string]any
+		must(s.t, wsjson.Read(s.ctx, s.conn, &message))
+		if message["type"] != "ping" {
+			if message["type"] != want {
+				s.t.Fatalf("received %v, want %s", message, want)
+			}
+			return message
+		}
+	}
+}
+
+// next demands a result of this subscription, without errors, and returns a field of its data.
+func (s *socket) next(id, field string) any {
+	s.t.Helper()
+	message := s.receive("next")
+	equal(s.t, "subscription", message["id"], any(id))
+	payload := message["payload"].(map[string]any)
+	if payload["errors"] != nil {
+		s.t.Fatalf("the result has errors: %v", payload)
+	}
+	return payload["data"].(map[string]any)[field]
+}
+
+// object is next of one that is an object.
+func (s *socket) object(id, field string) map[string]any {
+	s.t.Helper()
+	object, ok := s.next(id, field).(map[string]any)
+	if !ok {
+		s.t.Fatalf("%s is no object", field)
+	}
+	return object
+}
+
+// closed reads until the server has closed the socket and returns its code.
+func (s *socket) closed() websocket.StatusCode {
+	s.t.Helper()
+	for {
+		if _, _, err := s.conn.Read(s.ctx); err != nil {
+			return websocket.CloseStatus(err)
+		}
+	}
+}
+
+func TestSocketWithoutTheSubprotocolIsRefused(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{})
+	for _, protocols := range [][]string{nil, {"graphql-ws"}} {
+		conn, response, err := websocket.Dial(t.Context(), b.url+"/graphql", &websocket.DialOptions{Subprotocols: protocols})
+		if err == nil {
+			_ = conn.CloseNow()
+			t.Fatalf("a socket of %v is open", protocols)
+		}
+		equal(t, "status", response.StatusCode, 400)
+	}
+	conn, response, err := websocket.Dial(t.Context(), b.url+"/graphql", &websocket.DialOptions{
+		Subprotocols: []string{"graphql-transport-ws"}, HTTPHeader: map[string][]string{"Origin": {"https://evil.example"}},
+	})
+	if err == nil {
+		_ = conn.CloseNow()
+		t.Fatal("a page of another origin has a socket")
+	}
+	equal(t, "status", response.StatusCode, 403)
+}
+
+func TestSocketsCloseWithTheProtocolsCodes(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{InitTimeout: 50 * time.Millisecond, MaxBodyBytes: 1000})
+	first := in{"type": "connection_init"}
+	subscribe := in{"type": "subscribe", "id": "1", "payload": in{"query": `{ event(position: 1) { position } }`}}
+	for _, c := range []struct {
+		name     string
+		messages []any
+		code     websocket.StatusCode
+	}{
+		{"silence", nil, 4408},
+		{"subscribe first", []any{subscribe}, 4401},
+		{"two beginnings", []any{first, first}, 4429},
+		{"no object", []any{in{"type": "connection_init", "payload": 7}}, 4400},
+		{"no type", []any{first, in{"id": "1"}}, 4400},
+		{"unknown type", []any{first, in{"type": "start", "id": "1"}}, 4400},
+		{"server's type", []any{first, in{"type": "next", "id": "1"}}, 4400},
+		{"no JSON object", []any{first, "subscribe"}, 4400},
+		{"no id", []any{first, in{"type": "subscribe", "payload": in{"query": "{ a }"}}}, 4400},
+		{"no payload", []any{first, in{"type": "subscribe", "id": "1"}}, 4400},
+		{"too long", []any{first, strings.Repeat("x", 2000)}, websocket.StatusMessageTooBig},
+	} {
+		s := b.dial()
+		for _, message := range c.messages {
+			must(t, wsjson.Write(s.ctx, s.conn, message))
+		}
+		equal(t, c.name, s.closed(), c.code)
+	}
+}
+
+func TestSubscriptionsShareASocket(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{})
+	tea, cup := b.openCart(), b.openCart()
+	b.settle()
+	s := b.connect()
+	document := `subscription($id: ID!) { cartChanged(id: $id) { id version } }`
+	s.subscribe("t", document, in{"id": tea})
+	equal(t, "tea", s.object("t", "cartChanged")["id"], any(tea))
+	s.subscribe("c", document, in{"id": cup})
+	equal(t, "cup", s.object("c", "cartChanged")["id"], any(cup))
+	b.post(addItem, in{"cart": cup, "price": 1})
+	equal(t, "cup's change", s.object("c", "cartChanged")["version"], any(2.0))
+
+	// What the client completes is not told any more; the other goes on.
+	s.send(in{"type": "complete", "id": "c"})
+	equal(t, "end", s.receive("complete")["id"], any("c"))
+	s.subscribe("q", `{ event(position: 1) { position } }`, nil)
+	equal(t, "query over the socket", s.object("q", "event")["position"], any("1"))
+	equal(t, "end", s.receive("complete")["id"], any("q"))
+	b.post(addItem, in{"cart": cup, "price": 1})
+	b.post(addItem, in{"cart": tea, "price": 1})
+	equal(t, "tea's change", s.object("t", "cartChanged")["version"], any(2.0))
+
+	// An id may be used again after its end, and an error ends the subscription that it belongs to.
+	s.subscribe("c", document, in{"id": cup})
+	equal(t, "cup again", s.object("c", "cartChanged")["version"], any(3.0))
+	s.subscribe("bad", `subscription { nothing }`, nil)
+	failed := s.receive("error")
+	equal(t, "refused", failed["id"], any("bad"))
+}
+
+func TestSubscriptionsOfASocketAreBounded(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{MaxSocketStreams: 2, MaxStreams: 1})
+	id := b.openCart()
+	b.settle()
+	s := b.connect()
+	document := `subscription($id: ID!) { cartChanged(id: $id) { version } }`
+	for _, name := range []string{"1", "2"} {
+		s.subscribe(name, document, in{"id": id})
+		s.object(name, "cartChanged")
+	}
+	s.subscribe("3", document, in{"id": id})
+	message := s.receive("next")
+	errors := message["payload"].(map[string]any)["errors"].([]any)
+	equal(t, "code", errors[0].(map[string]any)["extensions"].(map[string]any)["code"], any("TOO_MANY_STREAMS"))
+	s.receive("complete")
+	_, response, err := websocket.Dial(t.Context(), b.url+"/graphql", &websocket.DialOptions{Subprotocols: []string{"graphql-transport-ws"}})
+	if err == nil || response.StatusCode != 503 {
+		t.Fatalf("a second socket: %v", err)
+	}
+	equal(t, "second stream", b.post(`subscription { events { position } }`, nil, "Accept", "text/event-stream").code(), any("TOO_MANY_STREAMS"))
+	equal(t, "plain requests", b.post(`{ event(position: 1) { position } }`, nil).code(), nil)
+}
+
+func TestDrainMakesClientsComeAgainElsewhere(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{})
+	id := b.openCart()
+	b.settle()
+	busy, idle, mute := b.connect(), b.connect(), b.dial()
+	busy.subscribe("1", `subscription($id: ID!) { cartChanged(id: $id) { version } }`, in{"id": id})
+	busy.object("1", "cartChanged")
+	must(t, b.handler.Drain(busy.ctx))
+	for _, s := range []*socket{busy, idle, mute} {
+		equal(t, "close code", s.closed(), websocket.StatusServiceRestart)
+	}
+	_, response, err := websocket.Dial(t.Context(), b.url+"/graphql", &websocket.DialOptions{Subprotocols: []string{"graphql-transport-ws"}})
+	if err == nil || response.StatusCode != 503 || response.Header.Get("Retry-After") == "" {
+		t.Fatalf("a socket after the drain: %v", err)
+	}
+	equal(t, "queries while draining", b.post(`{ event(position: 1) { position } }`, nil).code(), nil)
+}
