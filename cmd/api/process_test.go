@@ -245,8 +245,16 @@ func TestConfigurationErrorsNameTheVariableAndTheFix(t *testing.T) {
 func TestEveryCommandHasHelpAndFlagsHaveVariables(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{
-		{"dev"}, {"serve"}, {"migrate", "up"}, {"migrate", "down"}, {"migrate", "status"}, {"migrate", "create"}, {"version"},
-		{"projections", "list"}, {"projections", "rebuild"}, {"outbox", "dead", "list"},
+		{"dev"},
+		{"serve"},
+		{"migrate", "up"},
+		{"migrate", "down"},
+		{"migrate", "status"},
+		{"migrate", "create"},
+		{"version"},
+		{"projections", "list"},
+		{"projections", "rebuild"},
+		{"outbox", "dead", "list"},
 	} {
 		code, stdout, stderr := command(t, append(args, "--help")...)
 		if code != exitDone || !strings.Contains(stdout, "Usage:") {

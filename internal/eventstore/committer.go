@@ -130,7 +130,6 @@ func (c *committer) receive(pipeline *pgconn.Pipeline, plan plan, batch []*pendi
 	if _, ok := end.(*pgconn.PipelineSync); !ok {
 		return nil, errWire
 	}
-	c.store.identify(log.id, log.epoch)
 	last := int64(0)
 	for i := range answers {
 		if answers[i].err == nil && !answers[i].receipt.Duplicate {

@@ -176,8 +176,8 @@ select 1 / (
 	sqlSettle = `
 select set_config('lock_timeout', $1::text, true), set_config('idle_in_transaction_session_timeout', $2::text, true)`
 
-	sqlIdentity = `
-select log_id, epoch, current_setting('default_transaction_isolation') from log where id = 1`
+	// sqlIsolation finds no row in a database that is not migrated.
+	sqlIsolation = `select current_setting('default_transaction_isolation') from log where id = 1`
 
 	sqlReceipt = `
 select r.stream, r.version, r.position, r.event_id, r.epoch, log.log_id, r.hash

@@ -15,7 +15,7 @@ func TestEveryStatementFitsTheSchema(t *testing.T) {
 	defer conn.Release()
 	for name, sql := range map[string]string{
 		"lock": sqlLock, "lockFull": sqlLockFull, "one": sqlAppendOne, "many": sqlAppendMany, "judged": sqlAppendJudged,
-		"full": sqlAppendFull, "guard": sqlGuard, "settle": sqlSettle, "identity": sqlIdentity,
+		"full": sqlAppendFull, "guard": sqlGuard, "settle": sqlSettle, "isolation": sqlIsolation,
 		"receipt": sqlReceipt, "forget": sqlForget, "readStream": sqlReadStream, "backward": sqlReadStreamBackward,
 		"readLog": sqlReadLog, "readLogTypes": sqlReadLogTypes, "readLogStream": sqlReadLogStream, "eventAt": sqlEventAt,
 		"logHead": sqlLogHead, "headPosition": sqlHeadPosition, "streamVersion": sqlStreamVersion, "eventID": sqlEventID,

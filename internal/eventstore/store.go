@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -23,11 +22,9 @@ type Store struct {
 	stop     context.CancelFunc
 	tasks    sync.WaitGroup
 
-	mu    sync.Mutex
-	logID uuid.UUID
-	epoch int32
-	head  int64
-	next  chan struct{}
+	mu   sync.Mutex
+	head int64
+	next chan struct{}
 }
 
 // Open connects to the log of a migrated database and starts the appender, which has a connection of its own beside the
@@ -36,8 +33,8 @@ type Store struct {
 func Open(ctx context.Context, pool *pgxpool.Pool, registry *Registry, cfg Config) (*Store, error) {
 	s := &Store{pool: pool, registry: registry, cfg: cfg.withDefaults(), next: make(chan struct{})}
 	var isolation string
-	if err := pool.QueryRow(ctx, sqlIdentity).Scan(&s.logID, &s.epoch, &isolation); err != nil {
-		return nil, fmt.Errorf("reading the log's identity (is the database migrated?): %w", err)
+	if err := pool.QueryRow(ctx, sqlIsolation).Scan(&isolation); err != nil {
+		return nil, fmt.Errorf("reading the log (is the database migrated?): %w", err)
 	}
 	if isolation != "read committed" {
 		return nil, fmt.Errorf("the log needs transaction isolation read committed, the database's default is %s", isolation)
@@ -104,17 +101,4 @@ func (s *Store) committed(position int64) {
 	s.head = position
 	close(s.next)
 	s.next = make(chan struct{})
-}
-
-// identity is the log's as last seen under its lock.
-func (s *Store) identity() (uuid.UUID, int32) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.logID, s.epoch
-}
-
-func (s *Store) identify(logID uuid.UUID, epoch int32) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.logID, s.epoch = logID, epoch
 }

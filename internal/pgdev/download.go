@@ -62,7 +62,7 @@ func download() error {
 		return err
 	}
 	defer os.RemoveAll(scratch)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}

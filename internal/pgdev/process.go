@@ -1,6 +1,7 @@
 package pgdev
 
 import (
+	"context"
 	"io"
 	"os/exec"
 	"runtime"
@@ -51,7 +52,8 @@ if [ -n "$3" ]; then
 fi`
 
 func (p *process) startGuard(onDeath syscall.Signal, remove string) error {
-	p.guard = exec.Command("/bin/sh", "-c", guardScript, "guard", strconv.Itoa(p.pid), strconv.Itoa(int(onDeath)), remove)
+	// No context ends the guard: it is there for when this process cannot.
+	p.guard = exec.CommandContext(context.Background(), "/bin/sh", "-c", guardScript, "guard", strconv.Itoa(p.pid), strconv.Itoa(int(onDeath)), remove)
 	p.guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var hold io.WriteCloser
 	hold, err := p.guard.StdinPipe() // its write end is never used and closes with this process

@@ -191,7 +191,7 @@ func (p *Progress) followOne(ctx context.Context, projection Projection, run fun
 		// A look that fails is repeated: the projection does not depend on it.
 		if now, err := p.generation(ctx, projection); err == nil && now != projection.Generation {
 			stop(errSwitched)
-			_ = <-ended // it was told to end
+			<-ended //nolint:errcheck // it was told to end
 			return errSwitched
 		}
 	}
