@@ -28,7 +28,12 @@ type committer struct {
 	conn    *pgx.Conn
 	encoder encoder
 	pause   time.Duration // before the next attempt to connect
+	used    time.Time     // when the connection last answered
 }
+
+// idleLong is how long a connection may rest before it is looked at: one that Postgres or something on the way closed
+// meanwhile would leave the next batch's outcome unknown, although nothing was sent. The look takes about a millisecond.
+const idleLong = time.Second
 
 // run takes and commits batches until the appender is closed and empty.
 func (a *appender) run() {
@@ -105,6 +110,7 @@ func (c *committer) roundTrip(ctx context.Context, plan plan, batch []*pending) 
 	if closeErr := pipeline.Close(); err == nil {
 		err = closeErr
 	}
+	c.used = time.Now()
 	return answers, err
 }
 
@@ -210,6 +216,9 @@ var errConflict = errors.New("the stream is not at the expected version")
 
 // connect makes the connection when there is none, with a pause that grows while that fails.
 func (c *committer) connect(ctx context.Context) error {
+	if !c.broken() && time.Since(c.used) > idleLong && c.conn.PgConn().CheckConn() != nil {
+		_ = c.conn.Close(ctx)
+	}
 	if !c.broken() {
 		return nil
 	}
