@@ -100,7 +100,7 @@ func (h *Handler) serveGraphQL(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if isSocket(r) {
-		if refusal, status := h.refuseSocket(r); refusal != nil {
+		if status, refusal := h.refuseSocket(r); refusal != nil {
 			writeError(w, status, refusal)
 			return
 		}

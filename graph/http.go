@@ -56,7 +56,7 @@ func (t *overHTTP) Do(w http.ResponseWriter, r *http.Request, exec graphql.Graph
 		write(w, status, mediaType, exec.DispatchError(graphql.WithOperationContext(ctx, oc), errs))
 		return
 	}
-	if refusal, status := refuseKind(r.Method, oc.Operation.Operation); refusal != nil {
+	if status, refusal := refuseKind(r.Method, oc.Operation.Operation); refusal != nil {
 		writeError(w, status, refusal)
 		return
 	}
@@ -65,14 +65,14 @@ func (t *overHTTP) Do(w http.ResponseWriter, r *http.Request, exec graphql.Graph
 }
 
 // refuseKind says which kinds of operations a plain request cannot be.
-func refuseKind(method string, kind ast.Operation) (error, int) {
+func refuseKind(method string, kind ast.Operation) (int, error) {
 	switch {
 	case kind == ast.Subscription:
-		return coded(codeNeedsStream, "a subscription needs a WebSocket (graphql-transport-ws) or Accept: text/event-stream"), http.StatusNotAcceptable
+		return http.StatusNotAcceptable, coded(codeNeedsStream, "a subscription needs a WebSocket (graphql-transport-ws) or Accept: text/event-stream")
 	case kind != ast.Query && method == http.MethodGet:
-		return coded(codeBadRequest, "GET only queries; send mutations by POST"), http.StatusMethodNotAllowed
+		return http.StatusMethodNotAllowed, coded(codeBadRequest, "GET only queries; send mutations by POST")
 	}
-	return nil, 0
+	return 0, nil
 }
 
 // read takes the parameters from a request. An error comes with the status that it stands for.
@@ -155,7 +155,7 @@ func (t *overHTTP) stream(w http.ResponseWriter, r *http.Request, exec graphql.G
 	ctx := r.Context()
 	oc, errs := exec.CreateOperationContext(ctx, params)
 	if errs == nil && oc.Operation.Operation == ast.Mutation && r.Method == http.MethodGet {
-		refusal, status := refuseKind(r.Method, oc.Operation.Operation)
+		status, refusal := refuseKind(r.Method, oc.Operation.Operation)
 		writeError(w, status, refusal)
 		return
 	}

@@ -2,6 +2,8 @@ package graph_test
 
 import (
 	"context"
+	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -55,16 +57,32 @@ func (s *socket) subscribe(id, document string, variables in) {
 // receive demands that the next message, pings aside, is of this type.
 func (s *socket) receive(want string) map[string]any {
 	s.t.Helper()
+	message := s.read()
+	if message["type"] != want {
+		s.t.Fatalf("received %v, want %s", message, want)
+	}
+	return message
+}
+
+// read returns the next message, pings aside, or nil when there comes none. Other goroutines than the test's may call it.
+func (s *socket) read() map[string]any {
 	for {
 		var message map[string]any
-		must(s.t, wsjson.Read(s.ctx, s.conn, &message))
+		if wsjson.Read(s.ctx, s.conn, &message) != nil {
+			return nil
+		}
 		if message["type"] != "ping" {
-			if message["type"] != want {
-				s.t.Fatalf("received %v, want %s", message, want)
-			}
 			return message
 		}
 	}
+}
+
+// text is the next message as it came.
+func (s *socket) text() string {
+	s.t.Helper()
+	text, err := json.Marshal(s.read())
+	must(s.t, err)
+	return string(text)
 }
 
 // next demands a result of this subscription, without errors, and returns a field of its data.
@@ -99,25 +117,32 @@ func (s *socket) closed() websocket.StatusCode {
 	}
 }
 
+// refused demands that no WebSocket is opened, and returns the answer's status and header.
+func (b *bundle) refused(options websocket.DialOptions) (int, http.Header) {
+	b.t.Helper()
+	conn, response, err := websocket.Dial(b.t.Context(), b.url+"/graphql", &options)
+	if err == nil {
+		_ = conn.CloseNow()
+		b.t.Fatal("the socket is open")
+	}
+	if response == nil {
+		b.t.Fatal(err)
+	}
+	must(b.t, response.Body.Close())
+	return response.StatusCode, response.Header
+}
+
 func TestSocketWithoutTheSubprotocolIsRefused(t *testing.T) {
 	t.Parallel()
 	b := setup(t, graph.Config{})
 	for _, protocols := range [][]string{nil, {"graphql-ws"}} {
-		conn, response, err := websocket.Dial(t.Context(), b.url+"/graphql", &websocket.DialOptions{Subprotocols: protocols})
-		if err == nil {
-			_ = conn.CloseNow()
-			t.Fatalf("a socket of %v is open", protocols)
-		}
-		equal(t, "status", response.StatusCode, 400)
+		status, _ := b.refused(websocket.DialOptions{Subprotocols: protocols})
+		equal(t, "status", status, http.StatusBadRequest)
 	}
-	conn, response, err := websocket.Dial(t.Context(), b.url+"/graphql", &websocket.DialOptions{
-		Subprotocols: []string{"graphql-transport-ws"}, HTTPHeader: map[string][]string{"Origin": {"https://evil.example"}},
+	status, _ := b.refused(websocket.DialOptions{
+		Subprotocols: []string{"graphql-transport-ws"}, HTTPHeader: http.Header{"Origin": {"https://evil.example"}},
 	})
-	if err == nil {
-		_ = conn.CloseNow()
-		t.Fatal("a page of another origin has a socket")
-	}
-	equal(t, "status", response.StatusCode, 403)
+	equal(t, "status for a page of another origin", status, http.StatusForbidden)
 }
 
 func TestSocketsCloseWithTheProtocolsCodes(t *testing.T) {
@@ -198,10 +223,8 @@ func TestSubscriptionsOfASocketAreBounded(t *testing.T) {
 	errors := message["payload"].(map[string]any)["errors"].([]any)
 	equal(t, "code", errors[0].(map[string]any)["extensions"].(map[string]any)["code"], any("TOO_MANY_STREAMS"))
 	s.receive("complete")
-	_, response, err := websocket.Dial(t.Context(), b.url+"/graphql", &websocket.DialOptions{Subprotocols: []string{"graphql-transport-ws"}})
-	if err == nil || response.StatusCode != 503 {
-		t.Fatalf("a second socket: %v", err)
-	}
+	status, _ := b.refused(websocket.DialOptions{Subprotocols: []string{"graphql-transport-ws"}})
+	equal(t, "a second socket", status, http.StatusServiceUnavailable)
 	equal(t, "second stream", b.post(`subscription { events { position } }`, nil, "Accept", "text/event-stream").code(), any("TOO_MANY_STREAMS"))
 	equal(t, "plain requests", b.post(`{ event(position: 1) { position } }`, nil).code(), nil)
 }
@@ -218,9 +241,8 @@ func TestDrainMakesClientsComeAgainElsewhere(t *testing.T) {
 	for _, s := range []*socket{busy, idle, mute} {
 		equal(t, "close code", s.closed(), websocket.StatusServiceRestart)
 	}
-	_, response, err := websocket.Dial(t.Context(), b.url+"/graphql", &websocket.DialOptions{Subprotocols: []string{"graphql-transport-ws"}})
-	if err == nil || response.StatusCode != 503 || response.Header.Get("Retry-After") == "" {
-		t.Fatalf("a socket after the drain: %v", err)
-	}
+	status, header := b.refused(websocket.DialOptions{Subprotocols: []string{"graphql-transport-ws"}})
+	equal(t, "a socket after the drain", status, http.StatusServiceUnavailable)
+	equal(t, "when to come again", header.Get("Retry-After"), "1")
 	equal(t, "queries while draining", b.post(`{ event(position: 1) { position } }`, nil).code(), nil)
 }

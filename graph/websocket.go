@@ -33,16 +33,16 @@ func isSocket(r *http.Request) bool { return strings.EqualFold(r.Header.Get("Upg
 
 // refuseSocket says why a client cannot have a WebSocket. A browser opens one for any page, so that the page's origin
 // is checked as for a POST.
-func (h *Handler) refuseSocket(r *http.Request) (error, int) {
+func (h *Handler) refuseSocket(r *http.Request) (int, error) {
 	if !offers(r, protocol) {
-		return coded(codeBadRequest, "the only subprotocol is %s", protocol), http.StatusBadRequest
+		return http.StatusBadRequest, coded(codeBadRequest, "the only subprotocol is %s", protocol)
 	}
 	asPost := r.WithContext(r.Context())
 	asPost.Method = http.MethodPost
 	if h.protection.Check(asPost) != nil {
-		return coded(codeBadRequest, "pages of this origin are not trusted"), http.StatusForbidden
+		return http.StatusForbidden, coded(codeBadRequest, "pages of this origin are not trusted")
 	}
-	return nil, 0
+	return 0, nil
 }
 
 // sockets accepts WebSockets for gqlgen's transport. Unlike gqlgen's own way it bounds how long a write may take, so that a
