@@ -1,0 +1,198 @@
+package graph_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/headrace/headrace/graph"
+	"github.com/headrace/headrace/graph/graphiql"
+)
+
+// bare is a handler with nothing behind it, which is enough for what is refused before it is executed.
+func bare(t *testing.T, cfg graph.Config) func(method, target, body string, headers ...string) answer {
+	t.Helper()
+	cfg.Logger = slogTo(&logged{})
+	handler, err := graph.NewHandler(&graph.Resolver{}, cfg)
+	must(t, err)
+	return func(method, target, body string, headers ...string) answer {
+		t.Helper()
+		request := httptest.NewRequestWithContext(t.Context(), method, target, strings.NewReader(body))
+		if method == http.MethodPost {
+			request.Header.Set("Content-Type", "application/json")
+		}
+		for i := 0; i+1 < len(headers); i += 2 {
+			request.Header.Set(headers[i], headers[i+1])
+		}
+		recorder := httptest.NewRecorder()
+		handler.ServeHTTP(recorder, request)
+		a := answer{status: recorder.Code, header: recorder.Header(), raw: recorder.Body.String()}
+		if strings.HasPrefix(a.raw, "{") {
+			must(t, json.Unmarshal([]byte(a.raw), &a))
+		}
+		return a
+	}
+}
+
+func query(t *testing.T, document string) string {
+	t.Helper()
+	body, err := json.Marshal(map[string]string{"query": document})
+	must(t, err)
+	return string(body)
+}
+
+func TestProductionTellsNothingOfTheSchema(t *testing.T) {
+	t.Parallel()
+	const schema, typo = `{ __schema { queryType { name } } }`, `{ evnt(position: 1) { id } }`
+	production := bare(t, graph.Config{})
+	for _, document := range []string{
+		schema, `{ __type(name: "Cart") { name } }`, `{ ...F } fragment F on Query { s: __schema { types { name } } }`, `query { ... { __schema { types { name } } } }`,
+	} {
+		equal(t, document, production(http.MethodPost, "/graphql", query(t, document)).code(), any("INTROSPECTION_DISABLED"))
+	}
+	refused := production(http.MethodPost, "/graphql", query(t, typo))
+	equal(t, "typo", refused.code(), any("GRAPHQL_VALIDATION_FAILED"))
+	equal(t, "suggestion", strings.Contains(refused.raw, "Did you mean"), false)
+	equal(t, "__typename", production(http.MethodPost, "/graphql", query(t, `{ __typename }`)).at(t, "__typename"), any("Query"))
+	equal(t, "page", production(http.MethodGet, "/", "").status, http.StatusNotFound)
+	equal(t, "asset", production(http.MethodGet, "/assets/main.js", "").status, http.StatusNotFound)
+
+	development := bare(t, graph.Config{Development: true})
+	equal(t, "query type", development(http.MethodPost, "/graphql", query(t, schema)).at(t, "__schema", "queryType", "name"), any("Query"))
+	equal(t, "suggestion", strings.Contains(development(http.MethodPost, "/graphql", query(t, typo)).raw, "Did you mean"), true)
+	equal(t, "page", development(http.MethodGet, "/", "").status, http.StatusOK)
+}
+
+func TestDepthIsBounded(t *testing.T) {
+	t.Parallel()
+	const deep = `{ carts { edges { node { items { unitPrice { amount } } } } } }` // 6
+	for _, c := range []struct {
+		limit    int
+		document string
+		code     any
+	}{
+		{5, deep, "DEPTH_LIMIT_EXCEEDED"},
+		{5, `{ ...A } fragment A on Query { carts { ...B } } fragment B on CartConnection { edges { node { items { unitPrice { amount } } } } }`, "DEPTH_LIMIT_EXCEEDED"},
+		{5, `{ carts { edges { ... { node { items { unitPrice { amount } } } } } } }`, "DEPTH_LIMIT_EXCEEDED"},
+		{6, deep, "INTERNAL_SERVER_ERROR"}, // is executed, with nothing behind it
+	} {
+		ask := bare(t, graph.Config{MaxDepth: c.limit})
+		equal(t, c.document, ask(http.MethodPost, "/graphql", query(t, c.document)).code(), c.code)
+	}
+	ask := bare(t, graph.Config{MaxCost: 10})
+	for document, code := range map[string]any{
+		`{ carts(first: 3) { nodes { id status } } }`:                 "INTERNAL_SERVER_ERROR", // 1 + 3 × 3 = 10
+		`{ carts(first: 4) { nodes { id status } } }`:                 "COMPLEXITY_LIMIT_EXCEEDED",
+		`{ carts(last: 4) { nodes { id status } } }`:                  "COMPLEXITY_LIMIT_EXCEEDED",
+		`{ carts { nodes { id } } }`:                                  "COMPLEXITY_LIMIT_EXCEEDED", // 20 unless said
+		`{ nodes(ids: ["a", "b", "c", "d"]) { id __typename } }`:      nil,
+		`{ nodes(ids: ["a", "b", "c", "d", "e"]) { id __typename } }`: "COMPLEXITY_LIMIT_EXCEEDED",
+	} {
+		equal(t, document, ask(http.MethodPost, "/graphql", query(t, document)).code(), code)
+	}
+}
+
+func TestRequestsThatAreNone(t *testing.T) {
+	t.Parallel()
+	ask := bare(t, graph.Config{})
+	const good = `{"query": "{ __typename }"}`
+	for _, c := range []struct {
+		name, method, target, body string
+		headers                    []string
+		status                     int
+	}{
+		{"good", "POST", "/graphql", good, nil, 200},
+		{"good, of another upgrade", "POST", "/graphql", good, []string{"Connection", "Upgrade, HTTP2-Settings", "Upgrade", "h2c"}, 200},
+		{"good, with a charset", "POST", "/graphql", good, []string{"Content-Type", "application/json; charset=UTF-8"}, 200},
+		{"good by GET", "GET", "/graphql?query=%7B__typename%7D&variables=%7B%7D&extensions=%7B%7D", "", nil, 200},
+		{"no JSON", "POST", "/graphql", `{"query": `, nil, 400},
+		{"more than one", "POST", "/graphql", good + good, nil, 400},
+		{"a batch", "POST", "/graphql", "[" + good + "]", nil, 400},
+		{"no query", "POST", "/graphql", `{}`, nil, 400},
+		{"variables of another kind", "POST", "/graphql", `{"query": "{ __typename }", "variables": 7}`, nil, 400},
+		{"variables of another kind by GET", "GET", "/graphql?query=%7B__typename%7D&variables=7", "", nil, 400},
+		{"extensions of another kind by GET", "GET", "/graphql?query=%7B__typename%7D&extensions=7", "", nil, 400},
+		{"a form", "POST", "/graphql", "query=%7B__typename%7D", []string{"Content-Type", "application/x-www-form-urlencoded"}, 415},
+		{"another charset", "POST", "/graphql", good, []string{"Content-Type", "application/json; charset=latin1"}, 415},
+		{"another method", "PUT", "/graphql", good, nil, 405},
+		{"a mutation by GET as events", "GET", "/graphql?query=mutation%7BabandonCart(input:%7BcartId:%22a%22%7D)%7Breceipt%7Bversion%7D%7D%7D", "", []string{"Accept", "text/event-stream"}, 405},
+		{"invalid, old media type", "POST", "/graphql", `{"query": "{ a }"}`, nil, 200},
+		{"invalid, new media type", "POST", "/graphql", `{"query": "{ a }"}`, []string{"Accept", "application/graphql-response+json"}, 400},
+		{"unparsable", "POST", "/graphql", `{"query": "{"}`, []string{"Accept", "application/graphql-response+json"}, 400},
+		{"unknown operation", "POST", "/graphql", `{"query": "query A { __typename }", "operationName": "B"}`, []string{"Accept", "application/graphql-response+json"}, 400},
+	} {
+		a := ask(c.method, c.target, c.body, c.headers...)
+		equal(t, c.name, a.status, c.status)
+		if c.status == http.StatusOK && strings.HasPrefix(c.name, "good") {
+			equal(t, c.name, a.raw, `{"data":{"__typename":"Query"}}`)
+			continue
+		}
+		if a.code() == nil || strings.Contains(a.raw, `"data"`) {
+			t.Errorf("%s is answered by %s", c.name, a.raw)
+		}
+	}
+	equal(t, "media type", ask("POST", "/graphql", good).header.Get("Content-Type"), "application/json; charset=utf-8")
+	equal(t, "new media type", ask("POST", "/graphql", good, "Accept", "application/graphql-response+json").header.Get("Content-Type"),
+		"application/graphql-response+json; charset=utf-8")
+	long := ask("POST", "/graphql", good, "X-Request-Id", strings.Repeat("x", 101))
+	equal(t, "made id", len(long.header.Get("X-Request-Id")), 36)
+}
+
+func TestOriginsAreTrustedByName(t *testing.T) {
+	t.Parallel()
+	if _, err := graph.NewHandler(&graph.Resolver{}, graph.Config{Origins: []string{"shop"}}); err == nil {
+		t.Error("an origin that is none is taken")
+	}
+	ask := bare(t, graph.Config{Origins: []string{"https://shop.example"}})
+	for origin, status := range map[string]int{"https://shop.example": 200, "http://shop.example": 403, "https://evil.example": 403, "null": 403} {
+		equal(t, origin, ask("POST", "/graphql", `{"query": "{ __typename }"}`, "Origin", origin).status, status)
+	}
+}
+
+// foreign finds addresses that a browser would fetch from elsewhere.
+var foreign = regexp.MustCompile(`(?i)(src|href)\s*=\s*["'](https?:)?//|@import|url\(\s*["']?(https?:)?//|import\(["'](https?:)?//|importScripts\(["'](https?:)?//|//(cdn\.|unpkg|esm\.sh|[a-z.]*jsdelivr)`)
+
+func TestGraphiQLFetchesNothingFromElsewhere(t *testing.T) {
+	t.Parallel()
+	page := graphiql.Handler()
+	get := func(target string, headers ...string) *httptest.ResponseRecorder {
+		request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, target, http.NoBody)
+		for i := 0; i+1 < len(headers); i += 2 {
+			request.Header.Set(headers[i], headers[i+1])
+		}
+		recorder := httptest.NewRecorder()
+		page.ServeHTTP(recorder, request)
+		return recorder
+	}
+	for target, kind := range map[string]string{
+		"/": "text/html", "/assets/main.js": "text/javascript", "/assets/main.css": "text/css",
+		"/assets/editor.worker.js": "text/javascript", "/assets/json.worker.js": "text/javascript", "/assets/graphql.worker.js": "text/javascript",
+	} {
+		recorder := get(target)
+		equal(t, target, recorder.Code, http.StatusOK)
+		policy := recorder.Header().Get("Content-Security-Policy")
+		if !strings.HasPrefix(policy, "default-src 'none'; ") || strings.Contains(policy, "http") || strings.Contains(policy, "*") || strings.Contains(policy, "unsafe-eval") {
+			t.Errorf("%s has the policy %q", target, policy)
+		}
+		if got := recorder.Header().Get("Content-Type"); !strings.HasPrefix(got, kind) {
+			t.Errorf("%s is %s", target, got)
+		}
+		if found := foreign.FindString(recorder.Body.String()); found != "" {
+			t.Errorf("%s fetches %s", target, found)
+		}
+		if target == "/" {
+			continue
+		}
+		packed := get(target, "Accept-Encoding", "gzip, br")
+		equal(t, target+" is packed", packed.Header().Get("Content-Encoding"), "gzip")
+		if packed.Body.Len() >= recorder.Body.Len() {
+			t.Errorf("%s is no smaller when packed", target)
+		}
+	}
+	for _, target := range []string{"/assets/none.js", "/assets/..%2findex.html", "/assets/", "/graphql"} {
+		equal(t, target, get(target).Code, http.StatusNotFound)
+	}
+}
