@@ -47,8 +47,9 @@ func mustJSON(v any) []byte {
 // streamLength is how many appends a caller makes to one stream before it begins the next.
 const streamLength = 10
 
-// append measures Store.Append: callers with streams of their own, each append with its exact expected version.
-func (b *bench) append(callers, events int) func(context.Context) (sample, error) {
+// append measures Store.Append: callers with streams of their own, each append with its exact expected version, and with
+// a command id of its own or none.
+func (b *bench) append(callers, events int, idempotent bool) func(context.Context) (sample, error) {
 	payloads := make([]eventstore.Payload, events)
 	for i := range payloads {
 		payloads[i] = benchEvent
@@ -69,11 +70,16 @@ func (b *bench) append(callers, events int) func(context.Context) (sample, error
 			if n%streamLength == 0 {
 				streams[w] = eventstore.StreamID("bench")
 			}
+			var id eventstore.CommandID
+			if idempotent {
+				id = eventstore.CommandID{Actor: "bench", ID: fmt.Sprintf("%d-%d", w, n)}
+			}
 			_, err := store.Append(ctx, eventstore.Request{
-				Stream:   streams[w],
-				Expected: eventstore.Exact(int64(n % streamLength * events)),
-				Events:   payloads,
-				Metadata: benchMeta,
+				CommandID: id,
+				Stream:    streams[w],
+				Expected:  eventstore.Exact(int64(n % streamLength * events)),
+				Events:    payloads,
+				Metadata:  benchMeta,
 			})
 			return err
 		})

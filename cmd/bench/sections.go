@@ -68,7 +68,7 @@ func (b *bench) appendSection(ctx context.Context) error {
 			base = "pgbench insert, 1 clients"
 		}
 		cases = append(cases, benchCase{
-			name: fmt.Sprintf("Append one event, %d callers", n), run: b.append(n, 1), target: targets[n], base: base,
+			name: fmt.Sprintf("Append one event, %d callers", n), run: b.append(n, 1, false), target: targets[n], base: base,
 		})
 	}
 	for _, n := range []int{1, 8, 32, 128, 512} {
@@ -77,7 +77,12 @@ func (b *bench) appendSection(ctx context.Context) error {
 			target = 4
 		}
 		cases = append(cases, benchCase{
-			name: fmt.Sprintf("Append five events, %d callers", n), run: b.append(n, 5), target: target, base: "P",
+			name: fmt.Sprintf("Append five events, %d callers", n), run: b.append(n, 5, false), target: target, base: "P",
+		})
+	}
+	for _, n := range []int{1, 32, 128} {
+		cases = append(cases, benchCase{
+			name: fmt.Sprintf("Append one event with a command id, %d callers", n), run: b.append(n, 1, true), base: "P",
 		})
 	}
 	return b.report(ctx, "Append", "events/s", cases)
