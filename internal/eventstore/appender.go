@@ -30,6 +30,10 @@ type answer struct {
 	err     error
 }
 
+// maxPassedOver bounds the look for requests that can travel: when thousands wait for one stream, to look at all of them
+// for each batch would take longer than the batch.
+const maxPassedOver = 1000
+
 // appender merges waiting requests into batches. There is no timer: while a batch is in flight the next one gathers.
 type appender struct {
 	store *Store
@@ -118,7 +122,7 @@ func (a *appender) take(batch []*pending) []*pending {
 
 func (a *appender) pick(batch []*pending) []*pending {
 	clear(a.passed)
-	events, bytes := 0, 0
+	events, bytes, passedOver := 0, 0, 0
 	left := a.queue[:0]
 	for i, p := range a.queue {
 		if p.state.Load() == dropped {
@@ -132,6 +136,10 @@ func (a *appender) pick(batch []*pending) []*pending {
 		}
 		if !a.claim(p) {
 			left = append(left, p)
+			if passedOver++; passedOver == maxPassedOver {
+				left = append(left, a.queue[i+1:]...)
+				break
+			}
 			continue
 		}
 		if !p.state.CompareAndSwap(waiting, sent) {
@@ -213,11 +221,19 @@ func (a *appender) close() {
 	a.wake.Broadcast()
 }
 
+// abort refuses what waits at once: the batch in flight may take as long as Config.SendTimeout.
 func (a *appender) abort() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.aborted = true
+	a.refuseQueued()
 	a.wake.Broadcast()
+}
+
+func (a *appender) isClosed() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.closed
 }
 
 func (a *appender) refuseQueued() {

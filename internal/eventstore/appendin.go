@@ -19,6 +19,9 @@ import (
 // f must neither commit nor roll back, and must not change the isolation level, which is read committed. The
 // request needs an event or a command id. Errors are those of Append, and f's own.
 func (s *Store) AppendIn(ctx context.Context, f func(tx pgx.Tx) (Request, error)) (Receipt, error) {
+	if s.appender.isClosed() {
+		return Receipt{}, ErrClosed
+	}
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("acquiring a connection: %w", err)
@@ -63,8 +66,7 @@ func (s *Store) AppendIn(ctx context.Context, f func(tx pgx.Tx) (Request, error)
 	}
 	if got.receipt.Duplicate {
 		conn.Release()
-		receipt, _, err := s.FindReceipt(ctx, request.CommandID)
-		return receipt, err
+		return knownReceipt(ctx, s.pool, request.CommandID)
 	}
 	return got.receipt, got.err
 }

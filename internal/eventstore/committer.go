@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -32,7 +33,7 @@ type committer struct {
 }
 
 // idleLong is how long a connection may rest before it is looked at: one that Postgres or something on the way closed
-// meanwhile would leave the next batch's outcome unknown, although nothing was sent. The look takes about a millisecond.
+// meanwhile would leave the next batch's outcome unknown, although nothing was sent. The look takes a round trip.
 const idleLong = time.Second
 
 // run takes and commits batches until the appender is closed and empty.
@@ -60,7 +61,10 @@ func (c *committer) commit(batch []*pending) {
 		return
 	}
 	var refused *pgconn.PgError
-	if errors.As(err, &refused) && !c.broken() && len(batch) > 1 {
+	if errors.As(err, &refused) && refused.Code == sqlStateReadOnly {
+		c.disconnect() // this was the primary, and is none any more
+	}
+	if errors.As(err, &refused) && blamesValue(refused.Code) && !c.broken() && len(batch) > 1 {
 		for i := range batch {
 			c.commit(batch[i : i+1])
 		}
@@ -71,12 +75,20 @@ func (c *committer) commit(batch []*pending) {
 	}
 }
 
+const sqlStateReadOnly = "25006"
+
+// blamesValue tells whether an error may be the fault of one request: data, integrity, or a limit. Others, such as a
+// timeout, would hit each request again.
+func blamesValue(code string) bool {
+	return strings.HasPrefix(code, "22") || strings.HasPrefix(code, "23") || strings.HasPrefix(code, "54")
+}
+
 // errNotSent marks failures before anything reached Postgres.
 var errNotSent = errors.New("the append was not sent")
 
 func (c *committer) failure(p *pending, err error) error {
 	var refused *pgconn.PgError
-	if errors.Is(err, errNotSent) || errors.As(err, &refused) && !c.broken() {
+	if errors.Is(err, errNotSent) || errors.As(err, &refused) && (!c.broken() || refused.Code == sqlStateReadOnly) {
 		return fmt.Errorf("appending to %s: %w", p.parts[0].stream, err)
 	}
 	return &UnknownOutcomeError{CommandID: p.request.CommandID.ID, Err: err}
@@ -188,7 +200,7 @@ func eachRow(pipeline *pgconn.Pipeline, f func(row [][]byte) error) error {
 }
 
 // resolve completes, outside the lock, the answers that need another look: the receipt of a known command id, and the
-// version that a stream was found at.
+// version that a stream was found at. It asks on the committer's own connection, since the pool's may all be in use for long.
 func (c *committer) resolve(batch []*pending, answers []answer) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.store.cfg.SendTimeout)
 	defer cancel()
@@ -196,13 +208,10 @@ func (c *committer) resolve(batch []*pending, answers []answer) {
 		var conflict *ConflictError
 		switch {
 		case answers[i].receipt.Duplicate:
-			receipt, found, err := c.store.FindReceipt(ctx, p.request.CommandID)
-			if err == nil && !found {
-				err = &UnknownOutcomeError{CommandID: p.request.CommandID.ID, Err: errors.New("its receipt was deleted meanwhile")}
-			}
+			receipt, err := knownReceipt(ctx, c.conn, p.request.CommandID)
 			answers[i] = answer{receipt, err}
 		case errors.As(answers[i].err, &conflict) && conflict.Actual < 0:
-			actual, err := c.store.StreamVersion(ctx, conflict.Stream)
+			actual, err := streamVersion(ctx, c.conn, conflict.Stream)
 			if err != nil {
 				answers[i].err = fmt.Errorf("%w; and reading its version: %w", errConflict, err)
 				continue
@@ -216,7 +225,7 @@ var errConflict = errors.New("the stream is not at the expected version")
 
 // connect makes the connection when there is none, with a pause that grows while that fails.
 func (c *committer) connect(ctx context.Context) error {
-	if !c.broken() && time.Since(c.used) > idleLong && c.conn.PgConn().CheckConn() != nil {
+	if !c.broken() && time.Since(c.used) > idleLong && c.conn.Ping(ctx) != nil {
 		_ = c.conn.Close(ctx)
 	}
 	if !c.broken() {

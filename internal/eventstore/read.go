@@ -60,7 +60,8 @@ func (s *Store) ReadStream(ctx context.Context, stream string, q StreamQuery) ([
 }
 
 // ReadLog returns events of the log in order of position. With a filter it looks at a window of positions and may
-// return few events or none while there are more: go on after ScannedTo until that is Head.
+// return few events or none while there are more: go on after ScannedTo until that is Head. A query that begins beyond
+// the head is a *BeyondHeadError.
 func (s *Store) ReadLog(ctx context.Context, q LogQuery) (Page, error) {
 	var head int64
 	if err := s.pool.QueryRow(ctx, sqlHeadPosition).Scan(&head); err != nil {
@@ -70,6 +71,9 @@ func (s *Store) ReadLog(ctx context.Context, q LogQuery) (Page, error) {
 	until := head
 	if q.Until > 0 {
 		until = min(until, q.Until)
+	}
+	if q.After > head {
+		return Page{}, &BeyondHeadError{Position: q.After, Head: head}
 	}
 	if q.After >= until {
 		return page, nil
@@ -138,6 +142,7 @@ func scan(row pgx.Row, e *Event) error {
 // Stream goes through one stream after a version, page by page, to its end.
 func (s *Store) Stream(ctx context.Context, stream string, after int64) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
+		after := after // each use starts anew
 		for {
 			events, err := s.ReadStream(ctx, stream, StreamQuery{After: after})
 			if err != nil {
@@ -161,6 +166,7 @@ func (s *Store) Stream(ctx context.Context, stream string, after int64) iter.Seq
 // page.
 func (s *Store) Log(ctx context.Context, q LogQuery) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
+		q := q // each use starts anew
 		for {
 			page, err := s.ReadLog(ctx, q)
 			if err != nil {
@@ -207,8 +213,12 @@ func (s *Store) Head(ctx context.Context) (Token, error) {
 
 // StreamVersion returns the version of a stream's newest event, 0 when there is no such stream.
 func (s *Store) StreamVersion(ctx context.Context, stream string) (int64, error) {
+	return streamVersion(ctx, s.pool, stream)
+}
+
+func streamVersion(ctx context.Context, q querier, stream string) (int64, error) {
 	var version int64
-	if err := s.pool.QueryRow(ctx, sqlStreamVersion, stream).Scan(&version); err != nil {
+	if err := q.QueryRow(ctx, sqlStreamVersion, stream).Scan(&version); err != nil {
 		return 0, fmt.Errorf("reading the version of %s: %w", stream, err)
 	}
 	return version, nil

@@ -13,12 +13,21 @@ import (
 // FindReceipt returns the stored receipt of a command id, marked Duplicate, and false when there is none. A receipt with
 // another hash than id.Hash is a *CommandIDReusedError.
 func (s *Store) FindReceipt(ctx context.Context, id CommandID) (Receipt, bool, error) {
+	return findReceipt(ctx, s.pool, id)
+}
+
+// querier is the pool, or the committer's own connection.
+type querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+func findReceipt(ctx context.Context, q querier, id CommandID) (Receipt, bool, error) {
 	if id.ID == "" {
 		return Receipt{}, false, nil
 	}
 	r := Receipt{CommandID: id.ID, Duplicate: true}
 	var hash []byte
-	err := s.pool.QueryRow(ctx, sqlReceipt, id.Actor, id.ID).Scan(
+	err := q.QueryRow(ctx, sqlReceipt, id.Actor, id.ID).Scan(
 		&r.Stream, &r.Version, &r.Token.Position, &r.Token.EventID, &r.Token.Epoch, &r.Token.LogID, &hash)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Receipt{}, false, nil
@@ -30,6 +39,22 @@ func (s *Store) FindReceipt(ctx context.Context, id CommandID) (Receipt, bool, e
 		return Receipt{}, false, &CommandIDReusedError{Actor: id.Actor, ID: id.ID}
 	}
 	return r, true, nil
+}
+
+// knownReceipt is the receipt of a command id that an append found in use.
+func knownReceipt(ctx context.Context, q querier, id CommandID) (Receipt, error) {
+	receipt, found, err := findReceipt(ctx, q, id)
+	var reused *CommandIDReusedError
+	switch {
+	case errors.As(err, &reused):
+		return Receipt{}, err
+	case err == nil && !found:
+		err = errors.New("its receipt was deleted meanwhile")
+	}
+	if err != nil {
+		return Receipt{}, &UnknownOutcomeError{CommandID: id.ID, Err: err}
+	}
+	return receipt, nil
 }
 
 // forgetEvery and forgetAtMost bound the deletes of old receipts: often and few, so that they never hold up appends.
@@ -47,13 +72,15 @@ func (s *Store) forgetReceipts(ctx context.Context) {
 			return
 		case <-ticker.C:
 			// A failure is not worth more than another try in a minute.
-			_, _ = s.ForgetReceipts(ctx)
+			for n, err := int64(forgetAtMost), error(nil); err == nil && n == forgetAtMost; {
+				n, err = s.ForgetReceipts(ctx)
+			}
 		}
 	}
 }
 
 // ForgetReceipts deletes a bounded number of receipts that are older than Config.ReceiptsKept and tells how many. The
-// store does so by itself every minute.
+// store does so by itself every minute, until none is left.
 func (s *Store) ForgetReceipts(ctx context.Context) (int64, error) {
 	tag, err := s.pool.Exec(ctx, sqlForget, s.cfg.ReceiptsKept.Seconds(), forgetAtMost)
 	if err != nil {

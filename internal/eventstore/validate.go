@@ -108,10 +108,10 @@ func (s *Store) prepareRest(p *prepared) error {
 		if err := s.checkName("commandId", r.CommandID.ID); err != nil {
 			return err
 		}
-		if r.CommandID.Actor != "" {
-			if err := s.checkName("actor", r.CommandID.Actor); err != nil {
-				return err
-			}
+	}
+	if r.CommandID.Actor != "" {
+		if err := s.checkName("actor", r.CommandID.Actor); err != nil {
+			return err
 		}
 	}
 	if err := s.prepareClaims(p); err != nil {

@@ -63,7 +63,7 @@ create table receipts (
     hash        bytea       not null,
     constraint receipts_pkey primary key (actor, command_id)
 );
-create index receipts_recorded_at on receipts using brin (recorded_at);
+create index receipts_recorded_at on receipts (recorded_at);
 
 -- Unique keys held by streams: the rule that a stream cannot guard alone.
 create table claims (
