@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -116,4 +117,28 @@ func TestTokensOfOtherHistoriesAreToldApart(t *testing.T) {
 			equal(t, c.name+" in "+document, b.post(document, in{"t": c.token}).code(), c.code)
 		}
 	}
+}
+
+// A request that ends before its append does has an unknown outcome, which the same command id finds out.
+func TestUnknownOutcomeIsFoundOut(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{RequestTimeout: time.Second})
+	blocker, err := b.pool.Begin(t.Context())
+	must(t, err)
+	_, err = blocker.Exec(t.Context(), `lock table events in share row exclusive mode`)
+	must(t, err)
+	a := b.post(openCart, in{"id": "c1"})
+	equal(t, "code", a.code(), any("UNKNOWN_OUTCOME"))
+	equal(t, "command id", a.Errors[0].Extensions["commandId"], any("c1"))
+	must(t, blocker.Rollback(t.Context()))
+	again := b.post(openCart, in{"id": "c1"})
+	for deadline := time.Now().Add(patience); again.code() != nil && time.Now().Before(deadline); {
+		again = b.post(openCart, in{"id": "c1"})
+	}
+	if again.code() != nil {
+		t.Fatal(again.raw)
+	}
+	equal(t, "position", again.at(t, "openCart", "receipt", "position"), any("1"))
+	head := b.post(`{ events { head } }`, nil)
+	equal(t, "events", head.at(t, "events", "head"), any("1"))
 }
