@@ -200,7 +200,8 @@ func TestProjectionsAreRebuiltFromTheCommandLine(t *testing.T) {
 	if after.Cart == nil || after.Cart.Items[0].Quantity != 4 {
 		t.Fatalf("the rebuilt view does not go on: %+v", after)
 	}
-	if code, stdout, _ = command(t, "projections", "list", "--database-url", url); code != exitDone || !strings.Contains(stdout, "cart_v1_2") {
+	if code, stdout, _ = command(t, "projections", "list", "--database-url", url); code != exitDone || !strings.Contains(stdout, "cart_v1_2") ||
+		!strings.Contains(stdout, "replaced by a rebuild") {
 		t.Fatalf("exit %d: %s", code, stdout)
 	}
 	if code, _, stderr = command(t, "projections", "rebuild", "nosuch", "--database-url", url); code == exitDone {

@@ -6,6 +6,7 @@ const checkpointsSQL = `
 select name, position, greatest((select coalesce(max(position), 0) from events) - position, 0),
        case when lease_until > now() then coalesce(lease_owner, '') else '' end,
        case when halted_at is not null then 'halted: ' || coalesce(halt_reason, '')
+            when lease_owner = 'retired' then 'replaced by a rebuild'
             when lease_until > now() then 'working'
             else 'nobody works on it' end
 from checkpoints order by name`
