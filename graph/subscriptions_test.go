@@ -125,7 +125,6 @@ func TestEventsAreFilteredAndResumed(t *testing.T) {
 			equal(t, name, s.object(name, "events")["position"], any(want))
 		}
 		s.send(in{"type": "complete", "id": name})
-		equal(t, "end", s.receive("complete")["id"], any(name))
 	}
 	for _, arguments := range []string{`after: "5"`, `after: 99, stream: "none"`} {
 		s.subscribe("beyond", `subscription { events(`+arguments+`) { position } }`, nil)
@@ -142,7 +141,9 @@ func TestEventsAreFilteredAndResumed(t *testing.T) {
 		if !strings.Contains(text, "BAD_USER_INPUT") && !strings.Contains(text, "GRAPHQL_VALIDATION_FAILED") {
 			t.Fatalf("%s is answered by %s", arguments, text)
 		}
-		s.receive("complete")
+		if strings.Contains(text, `"type":"next"`) {
+			s.receive("complete")
+		}
 	}
 }
 

@@ -25,6 +25,7 @@ const (
 	closeBadRequest  = 4400
 	closeEarly       = 4401
 	closeInitTimeout = 4408
+	closeDuplicate   = 4409
 	closeSecondInit  = 4429
 )
 
@@ -58,7 +59,7 @@ func (s *sockets) Accept(w http.ResponseWriter, r *http.Request, _ transport.Web
 		return nil, fmt.Errorf("accept WebSocket: %w", err)
 	}
 	conn.SetReadLimit(int64(s.handler.cfg.MaxBodyBytes))
-	opened := &socket{conn: conn, cfg: &s.handler.cfg, life: s.handler.life}
+	opened := &socket{conn: conn, cfg: &s.handler.cfg, life: s.handler.life, ids: map[string]struct{}{}}
 	context.AfterFunc(r.Context(), func() { _ = opened.WriteClose(int(websocket.StatusNormalClosure), "") })
 	return opened, nil
 }
@@ -80,8 +81,9 @@ type socket struct {
 	mu       sync.Mutex
 	deadline *time.Timer // for the next message
 	closing  sync.Once
-	closes   bool // there is a close handshake
-	begun    bool // connection_init came; only the reader knows
+	closes   bool                // there is a close handshake
+	begun    bool                // connection_init came; only the reader knows
+	ids      map[string]struct{} // of the operations that are open, as the client sees it
 }
 
 // NextReader waits for a message that the protocol allows. For another it closes with the code which says what is wrong:
@@ -129,11 +131,52 @@ func (s *socket) refuse(text []byte) (code int, reason string) {
 		if message.ID == "" || !object {
 			return closeBadRequest, "A subscribe message needs an id and a payload"
 		}
-	case "complete", "ping", "pong":
+		if !s.opens(message.ID) {
+			return closeDuplicate, "Subscriber for this id already exists"
+		}
+	case "complete":
+		s.ends(message.ID)
+	case "ping", "pong":
 	default:
 		return closeBadRequest, "The protocol has no message of this type"
 	}
 	return 0, ""
+}
+
+func (s *socket) opens(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, open := s.ids[id]
+	s.ids[id] = struct{}{}
+	return !open
+}
+
+func (s *socket) ends(id string) (wasOpen bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, wasOpen = s.ids[id]
+	delete(s.ids, id)
+	return wasOpen
+}
+
+// unwanted reports whether a message to the client must not be sent: the transport tells the end also of operations
+// that the client completed itself, or that ended with an error.
+func (s *socket) unwanted(text []byte) bool {
+	if bytes.HasSuffix(text, []byte(`"type":"next"}`)) { // spares the reading of the many
+		return false
+	}
+	var message struct {
+		ID   string `json:"id"`
+		Type string `json:"type"`
+	}
+	if json.Unmarshal(text, &message) != nil {
+		return false
+	}
+	switch message.Type {
+	case "complete", "error":
+		return !s.ends(message.ID)
+	}
+	return false
 }
 
 // WriteJSON sends a message. A client that does not take it in time is cut off.
@@ -141,6 +184,9 @@ func (s *socket) WriteJSON(v any) error {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return err
+	}
+	if s.unwanted(text) {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.StreamWriteTimeout)
 	defer cancel()
