@@ -119,6 +119,7 @@ func TestOrdersAndUsersAreListedAsAsked(t *testing.T) {
 		return b.post(fmt.Sprintf("{ %s(%s) { nodes { id } } }", field, arguments), nil).at(t, field, "nodes", 0, "id")
 	}
 	b.command("payOrder", in{"orderId": orders[1], "reference": "r"}, someOrder).done(2)
+	b.settle()
 	equal(t, "dearest", first("orders", "orderBy: TOTAL_DESC"), any(orders[2]))
 	equal(t, "cheapest", first("orders", "orderBy: TOTAL_ASC"), any(orders[0]))
 	equal(t, "last placed", first("orders", "first: 3"), any(orders[2]))
