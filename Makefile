@@ -53,8 +53,16 @@ format: ## Format all Go code
 
 .PHONY: migrate
 migrate: build ## Migrate the database in use; ARGS="down", "status" or "create NAME" for the rest
-	./bin/api migrate $(or $(ARGS),up)
+	HEADRACE_ENV=$${HEADRACE_ENV:-development} ./bin/api migrate $(or $(ARGS),up)
 
 .PHONY: reset
 reset: build ## Drop the private development database of this checkout
 	./bin/api postgres reset
+
+.PHONY: tutorial
+tutorial: ## Follow the tutorial in a copy of the checkout, and fail where a reader would
+	go -C tools run ./tutorial docs/tutorial.md
+
+.PHONY: newproject
+newproject: ## Make an own project of a copy, as docs/own-project.md says, and build and test it
+	sh tools/newproject.sh

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/headrace/headrace/internal/pgtest"
+)
+
+// patience bounds all waiting in these tests.
+const patience = 20 * time.Second
+
+// server is the whole composition on a port of its own and a database of the test's own.
+type server struct {
+	url  string
+	app  *app
+	stop context.CancelFunc
+	done chan error
+}
+
+func startServer(t *testing.T, config Config) *server {
+	t.Helper()
+	config.Environment = production
+	if config.DrainTimeout == 0 {
+		config.DrainTimeout = patience
+	}
+	if config.LeaseTTL == 0 {
+		config.LeaseTTL = 10 * time.Second
+	}
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	a, err := wire(ctx, &config, pgtest.Pool(t), "", slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{url: "http://" + listener.Addr().String(), app: a, stop: stop, done: make(chan error, 1)}
+	go func() { s.done <- a.run(ctx, listener) }()
+	t.Cleanup(func() {
+		stop()
+		<-s.done
+		close(s.done)
+	})
+	return s
+}
+
+// get returns the status and the body.
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(body)
+}
+
+// ask sends a document and decodes data into out. It reports what the server said when that held errors.
+func (s *server) ask(t *testing.T, document string, variables map[string]any, out any) {
+	t.Helper()
+	if problem := post(t.Context(), s.url, document, variables, out); problem != "" {
+		t.Fatal(problem)
+	}
+}
+
+func post(ctx context.Context, url, document string, variables map[string]any, out any) (problem string) {
+	body, err := json.Marshal(map[string]any{"query": document, "variables": variables})
+	if err != nil {
+		return err.Error()
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/graphql", bytes.NewReader(body))
+	if err != nil {
+		return err.Error()
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err.Error()
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err.Error()
+	}
+	var envelope struct {
+		Data   json.RawMessage
+		Errors json.RawMessage
+	}
+	if err := json.Unmarshal(answer, &envelope); err != nil || envelope.Errors != nil {
+		return response.Status + ": " + string(answer)
+	}
+	if err := json.Unmarshal(envelope.Data, out); err != nil {
+		return err.Error() + ": " + string(answer)
+	}
+	return ""
+}
+
+// until asks again and again until f is content, each time after what it returns may have changed.
+func until(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !f() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("waited in vain for: %s", what)
+		case <-tick.C:
+		}
+	}
+}
