@@ -61,8 +61,10 @@ reset: build ## Drop the private development database of this checkout
 
 .PHONY: tutorial
 tutorial: ## Follow the tutorial in a copy of the checkout, and fail where a reader would
+	go -C tools test ./steps
 	go -C tools run ./tutorial docs/tutorial.md
 
 .PHONY: newproject
 newproject: ## Make an own project of a copy, as docs/own-project.md says, and build and test it
+	go -C tools test ./steps
 	sh tools/newproject.sh

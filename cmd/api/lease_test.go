@@ -1,0 +1,56 @@
+package main
+
+import (
+	"syscall"
+	"testing"
+
+	"github.com/headrace/headrace/internal/pgtest"
+)
+
+// A process that is stopped for longer than its leases last, and then wakes, finds them taken and writes nothing: every
+// item is in the view once, whichever process was told of it.
+func TestAStoppedProcessThatWakesWritesNothingTwice(t *testing.T) {
+	t.Parallel()
+	database, pool := pgtest.URL(t), pgtest.Pool(t)
+	owner := func() (name string) {
+		err := pool.QueryRow(t.Context(),
+			"select case when lease_until > clock_timestamp() then lease_owner else '' end from checkpoints where name = 'cart_v1'").Scan(&name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	// The cart is not selected: while nobody owns the view, it could not be read.
+	add := func(s *server, cart string, quantity int) (token string) {
+		var got struct{ AddItem payload }
+		s.ask(t, `mutation($input: AddItemInput!) { addItem(input: $input) { receipt { token } userErrors { code } } }`,
+			map[string]any{"input": item(cart, quantity)}, &got)
+		return got.AddItem.Receipt.Token
+	}
+	first := startProgram(t, database, "LEASE_TTL=1s")
+	one := &server{url: first.url}
+	cart := one.open(t)
+	until(t, "the first process to own the view", func() bool { return owner() != "" })
+	sleeper := owner()
+	two := &server{url: startProgram(t, database, "LEASE_TTL=1s").url}
+	add(one, cart, 1)
+
+	if err := first.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	add(two, cart, 2)
+	until(t, "the second process to take the view over", func() bool { name := owner(); return name != "" && name != sleeper })
+	if err := first.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	add(one, cart, 3)
+	token := add(two, cart, 4)
+	var got struct {
+		Cart *struct{ Items []struct{ Quantity int } }
+	}
+	one.ask(t, `query($id: ID!, $token: Token!) { cart(id: $id, atLeast: $token, within: "20s") { items { quantity } } }`,
+		map[string]any{"id": cart, "token": token}, &got)
+	if got.Cart == nil || len(got.Cart.Items) != 1 || got.Cart.Items[0].Quantity != 10 {
+		t.Fatalf("got %+v", got)
+	}
+}
