@@ -122,14 +122,7 @@ func (s *Store) finish(ctx context.Context, conn *pgconn.PgConn, p *pending) (an
 }
 
 func (s *Store) receiveIn(pipeline *pgconn.Pipeline, plan plan, batch []*pending) ([]answer, error) {
-	if err := pipeline.Sync(); err != nil {
-		return nil, err
-	}
-	log, err := readLock(pipeline)
-	if err != nil {
-		return nil, err
-	}
-	answers, err := plan.read(pipeline, log, batch)
+	answers, err := readAppend(pipeline, plan, batch)
 	if err != nil {
 		return nil, err
 	}

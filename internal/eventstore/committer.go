@@ -130,14 +130,7 @@ var binaryFormat = []int16{1}
 
 // receive reads the results; they stand when the pipeline's end arrived, which is after the commit.
 func (c *committer) receive(pipeline *pgconn.Pipeline, plan plan, batch []*pending) ([]answer, error) {
-	if err := pipeline.Sync(); err != nil {
-		return nil, err
-	}
-	log, err := readLock(pipeline)
-	if err != nil {
-		return nil, err
-	}
-	answers, err := plan.read(pipeline, log, batch)
+	answers, err := readAppend(pipeline, plan, batch)
 	if err != nil {
 		return nil, err
 	}
@@ -156,6 +149,18 @@ func (c *committer) receive(pipeline *pgconn.Pipeline, plan plan, batch []*pendi
 	}
 	c.store.committed(last)
 	return answers, nil
+}
+
+// readAppend sends what the pipeline holds, and reads the lock's and the append's results.
+func readAppend(pipeline *pgconn.Pipeline, plan plan, batch []*pending) ([]answer, error) {
+	if err := pipeline.Sync(); err != nil {
+		return nil, err
+	}
+	log, err := readLock(pipeline)
+	if err != nil {
+		return nil, err
+	}
+	return plan.read(pipeline, log, batch)
 }
 
 type identity struct {
