@@ -26,6 +26,10 @@ postgres: build ## Install Postgres through apt, dnf, apk or Homebrew if none is
 test: ## Run all tests with the race detector against a Postgres of their own; ARGS="./internal/outbox -run X" for some
 	go run ./internal/pgtest/gotest $(ARGS)
 
+.PHONY: clients
+clients: ## Try the server with real clients and a browser; needs Node 20; ARGS="apollo.test.mjs" for some
+	go run ./internal/pgtest/nodetest $(ARGS)
+
 .PHONY: bench
 bench: ## Measure, side by side with pgbench; ARGS="-h" lists the options
 	go run ./cmd/bench $(ARGS)

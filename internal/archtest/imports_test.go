@@ -46,7 +46,7 @@ var rules = []struct{ who, may []string }{
 	}},
 	{who: []string{"internal/pgdev", "internal/archtest"}},
 	{who: []string{"internal/pgtest"}, may: []string{"internal/pgdev", "migrations"}},
-	{who: []string{"internal/pgtest/gotest"}, may: []string{"internal/pgdev", "internal/pgtest"}},
+	{who: []string{"internal/pgtest/gotest", "internal/pgtest/nodetest"}, may: []string{"internal/pgdev", "internal/pgtest"}},
 	{who: []string{"migrations"}},
 }
 
