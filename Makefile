@@ -35,12 +35,12 @@ bench: ## Measure, side by side with pgbench; ARGS="-h" lists the options
 	go run ./cmd/bench $(ARGS)
 
 .PHONY: generate
-generate: ## Generate the GraphQL code
-	$(GQLGEN)
+generate: ## Generate the GraphQL code and the printed schema
+	sh tools/generate.sh '$(GQLGEN)'
 
 .PHONY: verify
 verify: ## Fail when generated code, go.mod or go vet is not as it should be
-	sh tools/verify.sh '$(GQLGEN)'
+	sh tools/verify.sh '$(MAKE) --no-print-directory generate'
 	go mod tidy -diff
 	go vet ./...
 	GOOS=darwin go vet ./internal/pgdev ./cmd/api

@@ -11,6 +11,9 @@ type Config struct {
 	// Development serves GraphiQL on /, answers introspection, and lets error messages suggest names.
 	Development bool
 
+	// PublishSchema serves the schema as one document on /schema.graphql, as Development does too.
+	PublishSchema bool
+
 	// Actor says on whose behalf a request or a WebSocket acts. Nil takes the X-Actor header as it is, up to 100 bytes.
 	// Nobody is authenticated here: put a proxy in front that sets the header and removes what clients send, or give
 	// a function that knows your sessions.

@@ -24,7 +24,7 @@ import (
 	"github.com/headrace/headrace/graph/graphiql"
 )
 
-// Handler serves /graphql, and in development GraphiQL on /. It is safe for concurrent use.
+// Handler serves /graphql, /schema.graphql where that is published, and in development GraphiQL on /. It is safe for concurrent use.
 type Handler struct {
 	cfg     Config
 	present presenter
@@ -57,6 +57,9 @@ func NewHandler(r *Resolver, cfg Config) (*Handler, error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/graphql", http.HandlerFunc(h.serveGraphQL))
+	if cfg.Development || cfg.PublishSchema {
+		mux.HandleFunc("GET /schema.graphql", publishSchema())
+	}
 	if cfg.Development {
 		mux.Handle("/", graphiql.Handler())
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/headrace/headrace/graph"
 	"github.com/headrace/headrace/internal/pgdev"
 )
 
@@ -24,6 +25,7 @@ type Config struct {
 	LeaseTTL          time.Duration `name:"lease-ttl" env:"LEASE_TTL" default:"10s" help:"How long the projections of a killed process wait for another to take them over."`
 	CancelUnpaidAfter time.Duration `name:"cancel-unpaid-after" env:"CANCEL_UNPAID_AFTER" default:"30m" help:"How long after its placing an unpaid order is cancelled."`
 	Origins           []string      `name:"allowed-origins" env:"ALLOWED_ORIGINS" placeholder:"URL" help:"Other origins, such as https://shop.example.org, whose pages may send requests. Comma-separated."`
+	PublishSchema     bool          `name:"publish-schema" env:"PUBLISH_SCHEMA" help:"Serve the GraphQL schema on /schema.graphql in production too."`
 }
 
 // Database is what every command needs that works on the database.
@@ -98,6 +100,16 @@ func (d *Database) logger() *slog.Logger {
 		return slog.New(slog.NewTextHandler(os.Stderr, options))
 	}
 	return slog.New(slog.NewJSONHandler(os.Stderr, options))
+}
+
+// outside is what the GraphQL handler is told.
+func (c *Config) outside(log *slog.Logger) graph.Config {
+	return graph.Config{
+		Development:   c.development(),
+		PublishSchema: c.PublishSchema,
+		Origins:       c.Origins,
+		Logger:        log,
+	}
 }
 
 // connection is an open pool, and the private Postgres under it in development.

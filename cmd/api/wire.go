@@ -81,7 +81,7 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 		Orders:     orderview.NewReader(pool, page),
 		Users:      userview.NewReader(pool, page),
 		Activities: activityview.NewReader(pool, page),
-	}, graph.Config{Development: config.development(), Origins: config.Origins, Logger: log})
+	}, config.outside(log))
 	if err != nil {
 		return nil, errors.Join(err, store.Close(ctx))
 	}
