@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"fmt"
 	"log/slog"
 	"net/http"
 	"time"
@@ -8,8 +9,12 @@ import (
 
 // Config sets the limits of a Handler. The zero value is ready for use in production.
 type Config struct {
-	// Development serves GraphiQL on /, answers introspection, and lets error messages suggest names.
-	Development bool
+	// Development serves GraphiQL on /, answers introspection, and lets error messages suggest names. Each of the three
+	// can be said by itself.
+	Development   bool
+	GraphiQL      Switch
+	Introspection Switch
+	Suggestions   Switch
 
 	// PublishSchema serves the schema as one document on /schema.graphql, as Development does too.
 	PublishSchema bool
@@ -26,13 +31,26 @@ type Config struct {
 	// Logger gets the errors whose text clients do not see. Nil stands for slog.Default().
 	Logger *slog.Logger
 
-	MaxBodyBytes  int // of a request or a WebSocket's message; 0 stands for 1 MiB
-	MaxTokens     int // of a document; 0 stands for 2,000
-	MaxDepth      int // of nested fields; 0 stands for 15
-	MaxCost       int // of an operation, one for each field that it may return; 0 stands for 20,000
-	MaxRootFields int // of an operation, aliases counted; 0 stands for 20
+	// TrustedDocuments is the path of a manifest of documents that clients may name instead of sending them: a JSON object
+	// of ids and documents, or a manifest in Apollo's format. TrustedOnly refuses every document that is not in it.
+	TrustedDocuments string
+	TrustedOnly      bool
 
-	DocumentCache int // parsed and validated documents kept in memory, of 16 KiB at most each; 0 stands for 1,000
+	MaxBodyBytes      int // of a request or a WebSocket's message; 0 stands for 1 MiB
+	MaxVariablesBytes int // of the variables in it; 0 stands for 256 KiB
+	MaxDocumentBytes  int // of a document; 0 stands for 64 KiB
+	MaxTokens         int // of a document; 0 stands for 2,000
+	MaxDepth          int // of nested fields; 0 stands for 15
+	MaxCost           int // of an operation, one for each field that it may return and more for dear ones; 0 stands for 20,000
+	MaxRootFields     int // of an operation, aliases counted; 0 stands for 20
+	MaxAliases        int // of an operation, those of fragments counted each time; 0 stands for 50
+	MaxDirectives     int // at one place of a document, such as a field; 0 stands for 5
+	MaxPage           int // events in a page, and ids of nodes; 0 stands for 100
+
+	DocumentCache      int // parsed and validated documents kept in memory; 0 stands for 1,000
+	DocumentCacheBytes int // memory that these may take, roughly; 0 stands for 64 MiB
+	PersistedDocuments int // documents that clients named by their hash and may then leave out; 0 stands for 10,000
+	PersistedBytes     int // of the texts of these; 0 stands for 16 MiB
 
 	MaxStreams         int           // open WebSockets and event streams at once; 0 stands for 10,000
 	MaxSocketStreams   int           // subscriptions on one WebSocket at once; 0 stands for 100
@@ -50,12 +68,23 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	c.GraphiQL = c.GraphiQL.or(c.Development)
+	c.Introspection = c.Introspection.or(c.Development)
+	c.Suggestions = c.Suggestions.or(c.Development)
 	c.MaxBodyBytes = or(c.MaxBodyBytes, 1<<20)
+	c.MaxVariablesBytes = or(c.MaxVariablesBytes, 256<<10)
+	c.MaxDocumentBytes = or(c.MaxDocumentBytes, 64<<10)
 	c.MaxTokens = or(c.MaxTokens, 2_000)
 	c.MaxDepth = or(c.MaxDepth, 15)
 	c.MaxCost = or(c.MaxCost, 20_000)
 	c.MaxRootFields = or(c.MaxRootFields, 20)
+	c.MaxAliases = or(c.MaxAliases, 50)
+	c.MaxDirectives = or(c.MaxDirectives, 5)
+	c.MaxPage = or(c.MaxPage, 100)
 	c.DocumentCache = or(c.DocumentCache, 1_000)
+	c.DocumentCacheBytes = or(c.DocumentCacheBytes, 64<<20)
+	c.PersistedDocuments = or(c.PersistedDocuments, 10_000)
+	c.PersistedBytes = or(c.PersistedBytes, 16<<20)
 	c.MaxStreams = or(c.MaxStreams, 10_000)
 	c.MaxSocketStreams = or(c.MaxSocketStreams, 100)
 	c.InitTimeout = or(c.InitTimeout, 10*time.Second)
@@ -72,4 +101,39 @@ func or[T comparable](v, def T) T {
 		return def
 	}
 	return v
+}
+
+// Switch turns something on or off whatever the mode is. The zero value leaves it to the mode.
+type Switch int
+
+// What a Switch can say.
+const (
+	ByMode Switch = iota
+	On
+	Off
+)
+
+func (s Switch) or(on bool) Switch {
+	switch {
+	case s != ByMode:
+		return s
+	case on:
+		return On
+	}
+	return Off
+}
+
+// UnmarshalText reads on, off, true or false. The empty text is ByMode.
+func (s *Switch) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "":
+		*s = ByMode
+	case "on", "true":
+		*s = On
+	case "off", "false":
+		*s = Off
+	default:
+		return fmt.Errorf("%q is neither on nor off", text)
+	}
+	return nil
 }

@@ -25,11 +25,16 @@ const (
 )
 
 // Codes of top-level errors, in extensions.code. The two of GraphQL's own, GRAPHQL_PARSE_FAILED and
-// GRAPHQL_VALIDATION_FAILED, and PERSISTED_QUERY_NOT_FOUND are the executor's.
+// GRAPHQL_VALIDATION_FAILED, are the executor's.
 const (
 	codeBadRequest         = "BAD_REQUEST"
 	codeBadUserInput       = "BAD_USER_INPUT"
 	codeTooLarge           = "REQUEST_TOO_LARGE"
+	codeDocumentLimit      = "DOCUMENT_LIMIT_EXCEEDED"
+	codeUntrusted          = "UNTRUSTED_DOCUMENT"
+	codePersistedNotFound  = "PERSISTED_QUERY_NOT_FOUND"
+	codeDirectiveLimit     = "DIRECTIVE_LIMIT_EXCEEDED"
+	codeAliasLimit         = "ALIAS_LIMIT_EXCEEDED"
 	codeDepthLimit         = "DEPTH_LIMIT_EXCEEDED"
 	codeCostLimit          = "COMPLEXITY_LIMIT_EXCEEDED"
 	codeRootFieldLimit     = "ROOT_FIELD_LIMIT_EXCEEDED"

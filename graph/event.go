@@ -2,14 +2,12 @@ package graph
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/headrace/headrace/graph/model"
 	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/queries"
 )
-
-// maxEvents is the longest page of events.
-const maxEvents = 100
 
 func (r queryRoot) Event(ctx context.Context, position int64) (*model.Event, error) {
 	e, found, err := r.Store.EventAt(ctx, position)
@@ -22,13 +20,13 @@ func (r queryRoot) Event(ctx context.Context, position int64) (*model.Event, err
 func (r queryRoot) Events(
 	ctx context.Context, after *int64, stream *string, types []string, first *int,
 ) (*model.EventConnection, error) {
-	q := eventstore.LogQuery{Stream: text(stream), Types: types, Limit: pageDefault}
+	q := eventstore.LogQuery{Stream: text(stream), Types: types, Limit: min(pageDefault, r.maxPage)}
 	if after != nil {
 		q.After = *after
 	}
 	if first != nil {
-		if *first < 1 || *first > maxEvents {
-			return nil, &queries.ArgumentError{Argument: "first", Reason: "must be between 1 and 100"}
+		if *first < 1 || *first > r.maxPage {
+			return nil, &queries.ArgumentError{Argument: "first", Reason: fmt.Sprintf("must be between 1 and %d", r.maxPage)}
 		}
 		q.Limit = *first
 	}

@@ -14,11 +14,10 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/99designs/gqlgen/graphql"
 	"github.com/99designs/gqlgen/graphql/handler"
 	"github.com/99designs/gqlgen/graphql/handler/extension"
-	"github.com/99designs/gqlgen/graphql/handler/lru"
 	"github.com/99designs/gqlgen/graphql/handler/transport"
-	"github.com/vektah/gqlparser/v2/ast"
 
 	"github.com/headrace/headrace/graph/generated"
 	"github.com/headrace/headrace/graph/graphiql"
@@ -31,6 +30,8 @@ type Handler struct {
 	graphql *handler.Server
 	routes  http.Handler
 
+	documents *documents
+
 	protection *http.CrossOriginProtection
 
 	life    context.Context // ends when the handler drains
@@ -42,12 +43,18 @@ type Handler struct {
 
 var errDraining = errors.New("the server is going down")
 
-// NewHandler returns the handler. An error says that an origin of the configuration is not one.
+// NewHandler returns the handler. An error says that an origin of the configuration is not one, or what is
+// wrong with the manifest of trusted documents.
 func NewHandler(r *Resolver, cfg Config) (*Handler, error) {
 	cfg = cfg.withDefaults()
 	h := &Handler{cfg: cfg, present: presenter{cfg.Logger}}
 	h.life, h.drain = context.WithCancel(context.Background())
-	h.graphql = h.newServer(newRoot(r, cfg))
+	schema := generated.NewExecutableSchema(generated.Config{Resolvers: newRoot(r, cfg)})
+	var err error
+	if h.documents, err = newDocuments(schema.Schema(), &h.cfg); err != nil {
+		return nil, err
+	}
+	h.graphql = h.newServer(schema)
 
 	h.protection = http.NewCrossOriginProtection()
 	for _, origin := range cfg.Origins {
@@ -57,18 +64,18 @@ func NewHandler(r *Resolver, cfg Config) (*Handler, error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/graphql", http.HandlerFunc(h.serveGraphQL))
-	if cfg.Development || cfg.PublishSchema {
+	if cfg.Introspection == On || cfg.PublishSchema {
 		mux.HandleFunc("GET /schema.graphql", publishSchema())
 	}
-	if cfg.Development {
+	if cfg.GraphiQL == On {
 		mux.Handle("/", graphiql.Handler())
 	}
 	h.routes = h.protection.Handler(mux)
 	return h, nil
 }
 
-func (h *Handler) newServer(root *root) *handler.Server {
-	s := handler.New(generated.NewExecutableSchema(generated.Config{Resolvers: root}))
+func (h *Handler) newServer(schema graphql.ExecutableSchema) *handler.Server {
+	s := handler.New(schema)
 	s.AddTransport(&overHTTP{handler: h})
 	s.AddTransport(transport.Websocket{
 		Implementation:   &sockets{handler: h},
@@ -77,12 +84,14 @@ func (h *Handler) newServer(root *root) *handler.Server {
 		ErrorFunc:        func(context.Context, error) {}, // a peer that went away is no news
 	})
 	s.SetParserTokenLimit(h.cfg.MaxTokens)
-	s.SetQueryCache(documents{lru.New[*ast.QueryDocument](h.cfg.DocumentCache)})
+	s.SetQueryCache(h.documents)
+	s.Use(h.documents)
 	s.SetErrorPresenter(h.present.present)
 	s.SetRecoverFunc(h.present.recovered)
-	s.SetDisableSuggestion(!h.cfg.Development)
-	s.Use(limits{depth: h.cfg.MaxDepth, cost: h.cfg.MaxCost, rootFields: h.cfg.MaxRootFields, introspection: h.cfg.Development})
-	if h.cfg.Development {
+	s.SetDisableSuggestion(h.cfg.Suggestions != On)
+	s.Use(limits{cfg: &h.cfg})
+	s.AroundResponses(capErrors)
+	if h.cfg.Introspection == On {
 		s.Use(extension.Introspection{})
 	}
 	s.AroundOperations(h.aroundStreams)
@@ -157,18 +166,5 @@ func (h *Handler) Drain(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("drain subscriptions: %w", ctx.Err())
-	}
-}
-
-// maxCachedDocument keeps large documents, which are sent once, out of the cache.
-const maxCachedDocument = 16 << 10
-
-// documents is a cache bounded in entries and in the size of each.
-type documents struct{ *lru.LRU[*ast.QueryDocument] }
-
-// Add keeps a document unless it is large.
-func (d documents) Add(ctx context.Context, text string, document *ast.QueryDocument) {
-	if len(text) <= maxCachedDocument {
-		d.LRU.Add(ctx, text, document)
 	}
 }

@@ -90,7 +90,7 @@ func (t *overHTTP) read(w http.ResponseWriter, r *http.Request) (*graphql.RawPar
 		w.Header().Set("Allow", "GET, POST")
 		return nil, http.StatusMethodNotAllowed, coded(codeBadRequest, "method %s is not allowed; use GET or POST", r.Method)
 	}
-	if err == nil && params.Query == "" {
+	if err == nil && params.Query == "" && len(params.Extensions) == 0 {
 		status, err = http.StatusBadRequest, coded(codeBadRequest, "the request has no query")
 	}
 	params.ReadTime.End = graphql.Now()

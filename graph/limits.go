@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"math"
+	"strconv"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/ast"
@@ -13,14 +14,16 @@ import (
 const (
 	pageDefault = 20 // rows of a page that says neither first nor last
 	listDefault = 10 // what a list without a size is taken for
+
+	weightCount = 100 // of a field that counts all rows of a list
+	weightWait  = 10  // of a field that waits for a read model
+
+	maxErrors = 20 // of an answer without data: a document can be wrong in as many places as it has
 )
 
 // limits refuses operations that would be too much work, before any of it is done. Each fragment is measured once,
 // however often it is spread, so that measuring is linear in the document.
-type limits struct {
-	depth, cost, rootFields int
-	introspection           bool // allowed
-}
+type limits struct{ cfg *Config }
 
 var _ graphql.OperationContextMutator = limits{}
 
@@ -33,89 +36,137 @@ func (limits) Validate(graphql.ExecutableSchema) error { return nil }
 // MutateOperationContext refuses the operation when it is over a limit.
 func (l limits) MutateOperationContext(_ context.Context, oc *graphql.OperationContext) *gqlerror.Error {
 	m := meter{variables: oc.Variables}
-	got := m.selections(oc.Operation.SelectionSet, false)
+	got := m.selections(oc.Operation.SelectionSet)
+	cost := got.total(listDefault)
 	switch {
-	case got.introspects && !l.introspection:
+	case got.introspects && l.cfg.Introspection != On:
 		return coded(codeNoIntrospection, "introspection is off in production; the schema is a file of the project")
-	case got.roots > l.rootFields:
-		return coded(codeRootFieldLimit, "the operation has %d root fields, and at most %d are allowed", got.roots, l.rootFields)
-	case got.depth > l.depth:
-		return coded(codeDepthLimit, "the operation is %d fields deep, and at most %d are allowed", got.depth, l.depth)
-	case got.cost > l.cost:
-		return coded(codeCostLimit, "the operation may return %d fields, and at most %d are allowed", got.cost, l.cost)
+	case got.roots > l.cfg.MaxRootFields:
+		return coded(codeRootFieldLimit, "the operation has %d root fields, and at most %d are allowed", got.roots, l.cfg.MaxRootFields)
+	case got.aliases > l.cfg.MaxAliases:
+		return coded(codeAliasLimit, "the operation has %d aliases, and at most %d are allowed", got.aliases, l.cfg.MaxAliases)
+	case got.depth > l.cfg.MaxDepth:
+		return coded(codeDepthLimit, "the operation is %d fields deep, and at most %d are allowed", got.depth, l.cfg.MaxDepth)
+	case cost > l.cfg.MaxCost:
+		return coded(codeCostLimit, "the operation costs %d, one for each field that it may return, and at most %d are allowed", cost, l.cfg.MaxCost)
 	}
 	return nil
 }
 
+// capErrors keeps an answer that has only errors short.
+func capErrors(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
+	response := next(ctx)
+	if response != nil && response.Data == nil && len(response.Errors) > maxErrors {
+		response.Errors = response.Errors[:maxErrors]
+	}
+	return response
+}
+
 // measure is the size of a selection set.
 type measure struct {
-	depth, cost int
-	introspects bool
+	cost        int // of the set but for its lists
+	rows        int // what its lists cost for each of the objects that the field above asks for
+	depth       int
+	aliases     int
 	roots       int // fields on the level of the set itself, those of fragments included
+	introspects bool
 }
+
+// total is what the set costs when the field above asks for size objects.
+func (m measure) total(size int) int { return add(m.cost, multiply(m.rows, size)) }
 
 type meter struct {
 	variables map[string]any
-	fragments map[fragment]measure
+	fragments map[string]measure
 }
 
-// fragment is a fragment at a place that has its size from outside, or not.
-type fragment struct {
-	name  string
-	sized bool
-}
-
-// selections measures a set. Sized says that its lists were multiplied where a page size was given.
-func (m *meter) selections(set ast.SelectionSet, sized bool) measure {
+func (m *meter) selections(set ast.SelectionSet) measure {
 	var sum measure
 	for _, selection := range set {
 		var one measure
 		switch s := selection.(type) {
 		case *ast.Field:
-			one = m.field(s, sized)
+			one = m.field(s)
 		case *ast.InlineFragment:
-			one = m.selections(s.SelectionSet, sized)
+			one = m.selections(s.SelectionSet)
 		case *ast.FragmentSpread:
-			one = m.spread(s, sized)
+			one = m.spread(s)
 		}
-		sum.depth = max(sum.depth, one.depth)
 		sum.cost = add(sum.cost, one.cost)
+		sum.rows = add(sum.rows, one.rows)
+		sum.depth = max(sum.depth, one.depth)
+		sum.aliases = add(sum.aliases, one.aliases)
 		sum.roots = add(sum.roots, one.roots)
 		sum.introspects = sum.introspects || one.introspects
 	}
 	return sum
 }
 
-func (m *meter) spread(s *ast.FragmentSpread, sized bool) measure {
-	key := fragment{s.Name, sized}
-	if known, ok := m.fragments[key]; ok {
+func (m *meter) spread(s *ast.FragmentSpread) measure {
+	if known, ok := m.fragments[s.Name]; ok {
 		return known
 	}
 	if s.Definition == nil {
 		return measure{}
 	}
-	one := m.selections(s.Definition.SelectionSet, sized)
+	one := m.selections(s.Definition.SelectionSet)
 	if m.fragments == nil {
-		m.fragments = map[fragment]measure{}
+		m.fragments = map[string]measure{}
 	}
-	m.fragments[key] = one
+	m.fragments[s.Name] = one
 	return one
 }
 
-// field leaves introspection out: the validator bounds its depth, and in production it is off.
-func (m *meter) field(f *ast.Field, sized bool) measure {
+// field leaves what is below introspection out: the validator bounds its depth, and in production it is off.
+func (m *meter) field(f *ast.Field) measure {
+	one := measure{cost: m.weight(f), roots: 1}
+	if f.Alias != f.Name {
+		one.aliases = 1
+	}
 	if f.Name == "__schema" || f.Name == "__type" {
-		return measure{cost: 1, roots: 1, introspects: true}
+		one.introspects = true
+		return one
 	}
+	one.depth = 1
 	if len(f.SelectionSet) == 0 {
-		return measure{depth: 1, cost: 1, roots: 1}
+		return one
 	}
+	below := m.selections(f.SelectionSet)
+	one.depth += below.depth
+	one.aliases = add(one.aliases, below.aliases)
+	one.introspects = below.introspects
 	size, given := m.size(f)
-	if !given && !sized && f.Definition != nil && f.Definition.Type.Elem != nil {
-		size = listDefault
+	switch isList := f.Definition != nil && f.Definition.Type.Elem != nil; {
+	case isList && given:
+		one.cost = add(one.cost, multiply(below.total(listDefault), size))
+	case isList: // as many as the field above asks for, if it does: the nodes of a page
+		one.cost, one.rows = 0, add(one.cost, below.total(listDefault))
+	case given:
+		one.cost = add(one.cost, below.total(size))
+	default:
+		one.cost = add(one.cost, below.total(listDefault))
 	}
-	below := m.selections(f.SelectionSet, given)
-	return measure{depth: below.depth + 1, cost: add(1, multiply(below.cost, size)), roots: 1, introspects: below.introspects}
+	return one
+}
+
+// weight is what a field costs by itself: what @cost says, or more than one for what is known to be dear.
+func (m *meter) weight(f *ast.Field) int {
+	if f.Definition == nil {
+		return 1
+	}
+	if cost := f.Definition.Directives.ForName("cost"); cost != nil {
+		if weight, err := strconv.Atoi(cost.Arguments.ForName("weight").Value.Raw); err == nil {
+			return weight
+		}
+	}
+	waits, asked := f.Definition.Arguments.ForName("within") != nil, f.Definition.Arguments.ForName("atLeast") != nil
+	switch {
+	case f.Name == "totalCount":
+		return weightCount
+	case waits && (!asked || f.Arguments.ForName("atLeast") != nil):
+		return weightWait
+	}
+	return 1
 }
 
 // size is how many objects a field asks for by its arguments, if it has such.
@@ -123,11 +174,10 @@ func (m *meter) size(f *ast.Field) (size int, given bool) {
 	if f.Definition == nil {
 		return 1, false
 	}
-	paged := f.Definition.Arguments.ForName("first") != nil
 	if ids := f.Arguments.ForName("ids"); ids != nil {
 		return max(1, m.length(ids.Value)), true
 	}
-	if !paged {
+	if f.Definition.Arguments.ForName("first") == nil {
 		return 1, false
 	}
 	for _, name := range [...]string{"first", "last"} {

@@ -12,8 +12,6 @@ import (
 	"github.com/headrace/headrace/internal/queries"
 )
 
-const maxNodes = 100
-
 func (r queryRoot) Node(ctx context.Context, id string, atLeast *eventstore.Token, within *time.Duration) (model.Node, error) {
 	nodes, err := r.Nodes(ctx, []string{id}, atLeast, within)
 	if err != nil {
@@ -24,8 +22,8 @@ func (r queryRoot) Node(ctx context.Context, id string, atLeast *eventstore.Toke
 
 // Nodes reads each type that the ids name with one statement.
 func (r queryRoot) Nodes(ctx context.Context, ids []string, atLeast *eventstore.Token, within *time.Duration) ([]model.Node, error) {
-	if len(ids) > maxNodes {
-		return nil, &queries.ArgumentError{Argument: "ids", Reason: fmt.Sprintf("must be at most %d", maxNodes)}
+	if len(ids) > r.maxPage {
+		return nil, &queries.ArgumentError{Argument: "ids", Reason: fmt.Sprintf("must be at most %d", r.maxPage)}
 	}
 	places := map[string][]int{}
 	for i, id := range ids {

@@ -47,6 +47,7 @@ type Resolver struct {
 type root struct {
 	*Resolver
 	waitDefault time.Duration
+	maxPage     int
 	present     presenter
 
 	cartAt  model.ReadAt[cartview.Cart]
@@ -61,7 +62,7 @@ type (
 )
 
 func newRoot(r *Resolver, cfg Config) *root {
-	root := &root{Resolver: r, waitDefault: cfg.WaitDefault, present: presenter{cfg.Logger}}
+	root := &root{Resolver: r, waitDefault: cfg.WaitDefault, maxPage: cfg.MaxPage, present: presenter{cfg.Logger}}
 	root.cartAt = readAt(root, cartView, r.Carts.Get)
 	root.orderAt = readAt(root, orderView, r.Orders.Get)
 	root.userAt = readAt(root, userView, r.Users.Get)
