@@ -34,7 +34,8 @@ func (r subscriptionRoot) ActivityLogged(ctx context.Context, userID *string) (<
 		return nil, err
 	}
 	position, filter := head.Position, activityview.Filter{UserID: userID}
-	return stream(ctx, func(yield func(*activityview.Activity) bool) error {
+	at := func(a *activityview.Activity) int64 { return a.Position }
+	return stream(ctx, at, func(yield func(*activityview.Activity) bool) error {
 		for range changes {
 			for {
 				rows, err := r.Activities.Since(ctx, filter, position, activityPage)

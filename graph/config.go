@@ -1,10 +1,13 @@
 package graph
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/99designs/gqlgen/graphql"
 )
 
 // Config sets the limits of a Handler. The zero value is ready for use in production.
@@ -23,6 +26,13 @@ type Config struct {
 	// Nobody is authenticated here: put a proxy in front that sets the header and removes what clients send, or give
 	// a function that knows your sessions.
 	Actor func(*http.Request) string
+
+	// Login says on whose behalf a request or a WebSocket acts and until when, from the request and from the payload of
+	// connection_init, which is nil for requests; Admit bounds the rate of operations; Validator gives the ETag of
+	// queries by GET. transport.Config has the details of each. Nil Login trusts Actor, nil of the others does nothing.
+	Login     func(ctx context.Context, r *http.Request, payload map[string]any) (_ context.Context, expires time.Time, err error)
+	Admit     func(ctx context.Context, r *http.Request) (retryAfter time.Duration, err error)
+	Validator func(ctx context.Context, oc *graphql.OperationContext) (etag string, ok bool)
 
 	// Origins are the other origins, such as https://shop.example.org, whose pages may send requests and open
 	// WebSockets. None: only pages of the same origin.

@@ -145,7 +145,8 @@ func TestErrorsInSubscriptionsBecomeTheirEnd(t *testing.T) {
 	} {
 		end := &streamEnd{}
 		var got []int
-		for v := range stream(context.WithValue(t.Context(), streamEndKey{}, end), produce) {
+		at := func(n int) int64 { return int64(n) }
+		for v := range stream(context.WithValue(t.Context(), streamEndKey{}, end), at, produce) {
 			got = append(got, v)
 		}
 		if len(got) != 1 || end.err == nil || !strings.Contains(end.err.Error(), "hunter2") {

@@ -47,7 +47,8 @@ func (r subscriptionRoot) Events(
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, func(yield func(*model.Event) bool) error {
+	at := func(e *model.Event) int64 { return e.Position }
+	return stream(ctx, at, func(yield func(*model.Event) bool) error {
 		for e, err := range events {
 			if err != nil {
 				return err

@@ -6,6 +6,8 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"github.com/headrace/headrace/graph/transport"
 )
 
 // streamEnd carries the error for which a subscription ended from its goroutine to its last response.
@@ -14,8 +16,9 @@ type streamEnd struct{ err error }
 type streamEndKey struct{}
 
 // stream runs produce until it returns or the subscriber has gone, when yield reports false. The channel is unbuffered:
-// a slow subscriber slows its own producer and nothing else. An error, or a panic, becomes the last response.
-func stream[T any](ctx context.Context, produce func(yield func(T) bool) error) <-chan T {
+// a slow subscriber slows its own producer and nothing else. At is the position of a value, after which a client that
+// has it resumes. An error, or a panic, becomes the last response.
+func stream[T any](ctx context.Context, at func(T) int64, produce func(yield func(T) bool) error) <-chan T {
 	out := make(chan T)
 	end, _ := ctx.Value(streamEndKey{}).(*streamEnd)
 	go func() {
@@ -30,6 +33,7 @@ func stream[T any](ctx context.Context, produce func(yield func(T) bool) error) 
 			}
 		}()
 		err = produce(func(v T) bool {
+			transport.NotePosition(ctx, at(v))
 			select {
 			case out <- v:
 				return true
@@ -49,7 +53,7 @@ func watch[R any](
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, func(yield func(*R) bool) error {
+	return stream(ctx, at, func(yield func(*R) bool) error {
 		told := int64(0)
 		for {
 			row, err := get(ctx, id)
