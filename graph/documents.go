@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -51,6 +52,9 @@ func newDocuments(schema *ast.Schema, cfg *Config) (*documents, error) {
 // reload reads the manifest anew. When it is wrong, the one before stays.
 func (d *documents) reload() error {
 	m := &manifest{}
+	if d.cfg.TrustedOnly && d.cfg.TrustedDocuments == "" {
+		return errors.New("only trusted documents are to be executed, and no manifest of them is given")
+	}
 	if d.cfg.TrustedDocuments != "" {
 		var err error
 		if m, err = readManifest(d.cfg.TrustedDocuments, d.schema); err != nil {

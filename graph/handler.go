@@ -127,6 +127,10 @@ func (h *Handler) serveGraphQL(w http.ResponseWriter, r *http.Request) {
 	h.graphql.ServeHTTP(w, r.WithContext(ctx))
 }
 
+// ReloadDocuments reads the manifest of trusted documents anew. When it is wrong, the error says why, and the one before
+// stays in force.
+func (h *Handler) ReloadDocuments() error { return h.documents.reload() }
+
 // beginStream counts a stream and ties it to the life of the handler.
 func (h *Handler) beginStream(ctx context.Context) (context.Context, func(), error) {
 	h.mu.Lock()

@@ -594,6 +594,15 @@ type Mutation
 "What can be followed, over a WebSocket (graphql-transport-ws) or as server-sent events."
 type Subscription
 
+"""
+What a field costs by itself, where that is not 1. An operation may cost only so much; a list costs what it asks for times
+what one of its objects does.
+"""
+directive @cost(
+  "The cost of the field without what is selected below it."
+  weight: Int!
+) on FIELD_DEFINITION
+
 "An object with an id that is unique among all objects."
 interface Node {
   "The object's id."
