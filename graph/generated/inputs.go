@@ -3,6 +3,11 @@
 package generated
 
 import (
+	"bytes"
+	"fmt"
+	"io"
+	"strconv"
+
 	"github.com/headrace/headrace/internal/commands/money"
 )
 
@@ -186,4 +191,281 @@ type ShipOrderInput struct {
 	CommandID *string `json:"commandId,omitempty"`
 	// Refuse the command unless the order is at this version.
 	ExpectedVersion *int `json:"expectedVersion,omitempty"`
+}
+
+// What `extensions.code` of a top-level error can be. The type is for generated code and for reading: no field has it.
+// docs/graphql/errors.md says of each where it appears and what to do.
+type ErrorCode string
+
+const (
+	// The document is no GraphQL.
+	ErrorCodeGraphqlParseFailed ErrorCode = "GRAPHQL_PARSE_FAILED"
+	// The document does not fit the schema.
+	ErrorCodeGraphqlValidationFailed ErrorCode = "GRAPHQL_VALIDATION_FAILED"
+	// The request as a whole cannot be understood, such as a body that is not JSON or a method that is not allowed.
+	ErrorCodeBadRequest ErrorCode = "BAD_REQUEST"
+	// An argument or a variable has a value that cannot be.
+	ErrorCodeBadUserInput ErrorCode = "BAD_USER_INPUT"
+	// The body has too many bytes.
+	ErrorCodeRequestTooLarge ErrorCode = "REQUEST_TOO_LARGE"
+	// The document nests its fields too deeply.
+	ErrorCodeDepthLimitExceeded ErrorCode = "DEPTH_LIMIT_EXCEEDED"
+	// The operation may return too many fields.
+	ErrorCodeComplexityLimitExceeded ErrorCode = "COMPLEXITY_LIMIT_EXCEEDED"
+	// The operation has too many fields at its root, aliases counted.
+	ErrorCodeRootFieldLimitExceeded ErrorCode = "ROOT_FIELD_LIMIT_EXCEEDED"
+	// The server does not tell its schema.
+	ErrorCodeIntrospectionDisabled ErrorCode = "INTROSPECTION_DISABLED"
+	// The server does not know a document of this hash: send the document with it.
+	ErrorCodePersistedQueryNotFound ErrorCode = "PERSISTED_QUERY_NOT_FOUND"
+	// A subscription came as a plain request: it needs a WebSocket or server-sent events.
+	ErrorCodeSubscriptionNeedsStream ErrorCode = "SUBSCRIPTION_NEEDS_STREAM"
+	// Too many streams or subscriptions are open.
+	ErrorCodeTooManyStreams ErrorCode = "TOO_MANY_STREAMS"
+	// The server is going down: connect again.
+	ErrorCodeDraining ErrorCode = "DRAINING"
+	// Too much waits at the server. Nothing was written.
+	ErrorCodeOverloaded ErrorCode = "OVERLOADED"
+	// It is not known whether the command was carried out: send it again with the same `commandId`.
+	ErrorCodeUnknownOutcome ErrorCode = "UNKNOWN_OUTCOME"
+	// The read model did not come as far as was asked for in time. A receipt beside it stands all the same.
+	ErrorCodeProjectionBehind ErrorCode = "PROJECTION_BEHIND"
+	// The read model stands still until an operator mends it.
+	ErrorCodeProjectionHalted ErrorCode = "PROJECTION_HALTED"
+	// The log has not reached this position.
+	ErrorCodePositionBeyondHead ErrorCode = "POSITION_BEYOND_HEAD"
+	// The token or position is of another history than this log's: begin anew.
+	ErrorCodeLogDiverged ErrorCode = "LOG_DIVERGED"
+	// The request took too long.
+	ErrorCodeTimeout ErrorCode = "TIMEOUT"
+	// The request was cancelled.
+	ErrorCodeCancelled ErrorCode = "CANCELLED"
+	// A fault of the server. Its log has more under the `id` of the extensions.
+	ErrorCodeInternalServerError ErrorCode = "INTERNAL_SERVER_ERROR"
+)
+
+var AllErrorCode = []ErrorCode{
+	ErrorCodeGraphqlParseFailed,
+	ErrorCodeGraphqlValidationFailed,
+	ErrorCodeBadRequest,
+	ErrorCodeBadUserInput,
+	ErrorCodeRequestTooLarge,
+	ErrorCodeDepthLimitExceeded,
+	ErrorCodeComplexityLimitExceeded,
+	ErrorCodeRootFieldLimitExceeded,
+	ErrorCodeIntrospectionDisabled,
+	ErrorCodePersistedQueryNotFound,
+	ErrorCodeSubscriptionNeedsStream,
+	ErrorCodeTooManyStreams,
+	ErrorCodeDraining,
+	ErrorCodeOverloaded,
+	ErrorCodeUnknownOutcome,
+	ErrorCodeProjectionBehind,
+	ErrorCodeProjectionHalted,
+	ErrorCodePositionBeyondHead,
+	ErrorCodeLogDiverged,
+	ErrorCodeTimeout,
+	ErrorCodeCancelled,
+	ErrorCodeInternalServerError,
+}
+
+func (e ErrorCode) IsValid() bool {
+	switch e {
+	case ErrorCodeGraphqlParseFailed, ErrorCodeGraphqlValidationFailed, ErrorCodeBadRequest, ErrorCodeBadUserInput, ErrorCodeRequestTooLarge, ErrorCodeDepthLimitExceeded, ErrorCodeComplexityLimitExceeded, ErrorCodeRootFieldLimitExceeded, ErrorCodeIntrospectionDisabled, ErrorCodePersistedQueryNotFound, ErrorCodeSubscriptionNeedsStream, ErrorCodeTooManyStreams, ErrorCodeDraining, ErrorCodeOverloaded, ErrorCodeUnknownOutcome, ErrorCodeProjectionBehind, ErrorCodeProjectionHalted, ErrorCodePositionBeyondHead, ErrorCodeLogDiverged, ErrorCodeTimeout, ErrorCodeCancelled, ErrorCodeInternalServerError:
+		return true
+	}
+	return false
+}
+
+func (e ErrorCode) String() string {
+	return string(e)
+}
+
+func (e *ErrorCode) UnmarshalGQL(v any) error {
+	str, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("enums must be strings")
+	}
+
+	*e = ErrorCode(str)
+	if !e.IsValid() {
+		return fmt.Errorf("%s is not a valid ErrorCode", str)
+	}
+	return nil
+}
+
+func (e ErrorCode) MarshalGQL(w io.Writer) {
+	_, _ = fmt.Fprint(w, strconv.Quote(e.String()))
+}
+
+func (e *ErrorCode) UnmarshalJSON(b []byte) error {
+	s, err := strconv.Unquote(string(b))
+	if err != nil {
+		return err
+	}
+	return e.UnmarshalGQL(s)
+}
+
+func (e ErrorCode) MarshalJSON() ([]byte, error) {
+	var buf bytes.Buffer
+	e.MarshalGQL(&buf)
+	return buf.Bytes(), nil
+}
+
+// What `UserError.code` can be: why a command was refused. The type is for generated code and for reading: `code` is a
+// String, so that a new refusal breaks no client.
+type UserErrorCode string
+
+const (
+	// The stream is not at `expectedVersion`.
+	UserErrorCodeVersionConflict UserErrorCode = "VERSION_CONFLICT"
+	// Another has the value that must be unique.
+	UserErrorCodeClaimTaken UserErrorCode = "CLAIM_TAKEN"
+	// The `commandId` was used before, with another command or another input.
+	UserErrorCodeCommandIDReused UserErrorCode = "COMMAND_ID_REUSED"
+	// The input cannot be stored.
+	UserErrorCodeInvalidInput UserErrorCode = "INVALID_INPUT"
+	// The field is empty.
+	UserErrorCodeRequired UserErrorCode = "REQUIRED"
+	// The field has more bytes than its limit.
+	UserErrorCodeTooLong UserErrorCode = "TOO_LONG"
+	// The field is not Unicode text, or holds the character U+0000.
+	UserErrorCodeInvalidText UserErrorCode = "INVALID_TEXT"
+	// No cart has this id.
+	UserErrorCodeCartNotFound UserErrorCode = "CART_NOT_FOUND"
+	// The cart was opened before.
+	UserErrorCodeCartExists UserErrorCode = "CART_EXISTS"
+	// The cart was checked out or abandoned.
+	UserErrorCodeCartClosed UserErrorCode = "CART_CLOSED"
+	// The cart holds nothing to check out.
+	UserErrorCodeEmptyCart UserErrorCode = "EMPTY_CART"
+	// The cart holds no such item.
+	UserErrorCodeItemNotFound UserErrorCode = "ITEM_NOT_FOUND"
+	// The cart holds as many different items as it may.
+	UserErrorCodeTooManyLines UserErrorCode = "TOO_MANY_LINES"
+	// The quantity is not 1 to 999, or an item would come to hold more.
+	UserErrorCodeQuantityOutOfRange UserErrorCode = "QUANTITY_OUT_OF_RANGE"
+	// The unit price is negative or too high.
+	UserErrorCodePriceOutOfRange UserErrorCode = "PRICE_OUT_OF_RANGE"
+	// A line or the cart would come to too high an amount.
+	UserErrorCodeAmountTooLarge UserErrorCode = "AMOUNT_TOO_LARGE"
+	// The currency is not three capital letters.
+	UserErrorCodeInvalidCurrency UserErrorCode = "INVALID_CURRENCY"
+	// The currency is not the cart's.
+	UserErrorCodeCurrencyMismatch UserErrorCode = "CURRENCY_MISMATCH"
+	// No order has this id.
+	UserErrorCodeOrderNotFound UserErrorCode = "ORDER_NOT_FOUND"
+	// The order was placed before, from another cart.
+	UserErrorCodeOrderExists UserErrorCode = "ORDER_EXISTS"
+	// The order would be one of nothing.
+	UserErrorCodeEmptyOrder UserErrorCode = "EMPTY_ORDER"
+	// The total is not the sum of the items.
+	UserErrorCodeTotalMismatch UserErrorCode = "TOTAL_MISMATCH"
+	// The order is not paid: it can be neither shipped nor refunded.
+	UserErrorCodeOrderNotPaid UserErrorCode = "ORDER_NOT_PAID"
+	// The order was paid before, by a payment of another reference, or is too late to be cancelled as unpaid.
+	UserErrorCodeOrderAlreadyPaid UserErrorCode = "ORDER_ALREADY_PAID"
+	// The order is not shipped: it cannot be delivered.
+	UserErrorCodeOrderNotShipped UserErrorCode = "ORDER_NOT_SHIPPED"
+	// The order is shipped: too late to ship it again or to cancel it.
+	UserErrorCodeOrderAlreadyShipped UserErrorCode = "ORDER_ALREADY_SHIPPED"
+	// The order was delivered before.
+	UserErrorCodeOrderAlreadyDelivered UserErrorCode = "ORDER_ALREADY_DELIVERED"
+	// The order was cancelled.
+	UserErrorCodeOrderCancelled UserErrorCode = "ORDER_CANCELLED"
+	// The payment was given back.
+	UserErrorCodeOrderRefunded UserErrorCode = "ORDER_REFUNDED"
+	// The order is paid and neither cancelled nor shipped: cancel it first.
+	UserErrorCodeOrderNotRefundable UserErrorCode = "ORDER_NOT_REFUNDABLE"
+	// No user has this id.
+	UserErrorCodeUserNotFound UserErrorCode = "USER_NOT_FOUND"
+	// The user was registered before.
+	UserErrorCodeUserExists UserErrorCode = "USER_EXISTS"
+	// The user was deactivated and no longer changes.
+	UserErrorCodeUserDeactivated UserErrorCode = "USER_DEACTIVATED"
+	// The e-mail address is not of the form name@domain.
+	UserErrorCodeInvalidEmail UserErrorCode = "INVALID_EMAIL"
+	// Another active user has the e-mail address.
+	UserErrorCodeEmailTaken UserErrorCode = "EMAIL_TAKEN"
+)
+
+var AllUserErrorCode = []UserErrorCode{
+	UserErrorCodeVersionConflict,
+	UserErrorCodeClaimTaken,
+	UserErrorCodeCommandIDReused,
+	UserErrorCodeInvalidInput,
+	UserErrorCodeRequired,
+	UserErrorCodeTooLong,
+	UserErrorCodeInvalidText,
+	UserErrorCodeCartNotFound,
+	UserErrorCodeCartExists,
+	UserErrorCodeCartClosed,
+	UserErrorCodeEmptyCart,
+	UserErrorCodeItemNotFound,
+	UserErrorCodeTooManyLines,
+	UserErrorCodeQuantityOutOfRange,
+	UserErrorCodePriceOutOfRange,
+	UserErrorCodeAmountTooLarge,
+	UserErrorCodeInvalidCurrency,
+	UserErrorCodeCurrencyMismatch,
+	UserErrorCodeOrderNotFound,
+	UserErrorCodeOrderExists,
+	UserErrorCodeEmptyOrder,
+	UserErrorCodeTotalMismatch,
+	UserErrorCodeOrderNotPaid,
+	UserErrorCodeOrderAlreadyPaid,
+	UserErrorCodeOrderNotShipped,
+	UserErrorCodeOrderAlreadyShipped,
+	UserErrorCodeOrderAlreadyDelivered,
+	UserErrorCodeOrderCancelled,
+	UserErrorCodeOrderRefunded,
+	UserErrorCodeOrderNotRefundable,
+	UserErrorCodeUserNotFound,
+	UserErrorCodeUserExists,
+	UserErrorCodeUserDeactivated,
+	UserErrorCodeInvalidEmail,
+	UserErrorCodeEmailTaken,
+}
+
+func (e UserErrorCode) IsValid() bool {
+	switch e {
+	case UserErrorCodeVersionConflict, UserErrorCodeClaimTaken, UserErrorCodeCommandIDReused, UserErrorCodeInvalidInput, UserErrorCodeRequired, UserErrorCodeTooLong, UserErrorCodeInvalidText, UserErrorCodeCartNotFound, UserErrorCodeCartExists, UserErrorCodeCartClosed, UserErrorCodeEmptyCart, UserErrorCodeItemNotFound, UserErrorCodeTooManyLines, UserErrorCodeQuantityOutOfRange, UserErrorCodePriceOutOfRange, UserErrorCodeAmountTooLarge, UserErrorCodeInvalidCurrency, UserErrorCodeCurrencyMismatch, UserErrorCodeOrderNotFound, UserErrorCodeOrderExists, UserErrorCodeEmptyOrder, UserErrorCodeTotalMismatch, UserErrorCodeOrderNotPaid, UserErrorCodeOrderAlreadyPaid, UserErrorCodeOrderNotShipped, UserErrorCodeOrderAlreadyShipped, UserErrorCodeOrderAlreadyDelivered, UserErrorCodeOrderCancelled, UserErrorCodeOrderRefunded, UserErrorCodeOrderNotRefundable, UserErrorCodeUserNotFound, UserErrorCodeUserExists, UserErrorCodeUserDeactivated, UserErrorCodeInvalidEmail, UserErrorCodeEmailTaken:
+		return true
+	}
+	return false
+}
+
+func (e UserErrorCode) String() string {
+	return string(e)
+}
+
+func (e *UserErrorCode) UnmarshalGQL(v any) error {
+	str, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("enums must be strings")
+	}
+
+	*e = UserErrorCode(str)
+	if !e.IsValid() {
+		return fmt.Errorf("%s is not a valid UserErrorCode", str)
+	}
+	return nil
+}
+
+func (e UserErrorCode) MarshalGQL(w io.Writer) {
+	_, _ = fmt.Fprint(w, strconv.Quote(e.String()))
+}
+
+func (e *UserErrorCode) UnmarshalJSON(b []byte) error {
+	s, err := strconv.Unquote(string(b))
+	if err != nil {
+		return err
+	}
+	return e.UnmarshalGQL(s)
+}
+
+func (e UserErrorCode) MarshalJSON() ([]byte, error) {
+	var buf bytes.Buffer
+	e.MarshalGQL(&buf)
+	return buf.Bytes(), nil
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -58,7 +59,11 @@ func TestLinksInDocumentsLeadSomewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, document := range append(documents, "../../README.md", "../../CONTRIBUTING.md") {
+	ofGraphQL, err := filepath.Glob("../../docs/graphql/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, document := range slices.Concat(documents, ofGraphQL, []string{"../../README.md", "../../CONTRIBUTING.md"}) {
 		text, err := os.ReadFile(document)
 		if err != nil {
 			t.Fatal(err)
