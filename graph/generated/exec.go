@@ -558,6 +558,31 @@ type CheckOutPayload {
     within: Duration
   ): Order
 }
+
+extend enum UserErrorCode {
+  "No cart has this id."
+  CART_NOT_FOUND
+  "The cart was opened before."
+  CART_EXISTS
+  "The cart was checked out or abandoned."
+  CART_CLOSED
+  "The cart holds nothing to check out."
+  EMPTY_CART
+  "The cart holds no such item."
+  ITEM_NOT_FOUND
+  "The cart holds as many different items as it may."
+  TOO_MANY_LINES
+  "The quantity is not 1 to 999, or an item would come to hold more."
+  QUANTITY_OUT_OF_RANGE
+  "The unit price is negative or too high."
+  PRICE_OUT_OF_RANGE
+  "A line or the cart would come to too high an amount."
+  AMOUNT_TOO_LARGE
+  "The currency is not three capital letters."
+  INVALID_CURRENCY
+  "The currency is not the cart's."
+  CURRENCY_MISMATCH
+}
 `, BuiltIn: false},
 	{Name: "../schema/common.graphqls", Input: `"""
 What can be asked. Every read model lags a little behind the commands; ` + "`" + `atLeast` + "`" + ` asks for an answer that includes what
@@ -664,10 +689,7 @@ type Receipt {
 
 "Why a command was refused. Nothing was written."
 type UserError {
-  """
-  Stable and for programs: a rule's own code such as CART_CLOSED, or VERSION_CONFLICT, CLAIM_TAKEN, COMMAND_ID_REUSED,
-  REQUIRED, TOO_LONG, INVALID_TEXT, INVALID_INPUT.
-  """
+  "Stable and for programs: one of ` + "`" + `UserErrorCode` + "`" + `."
   code: String!
   "A sentence for people."
   message: String!
@@ -685,6 +707,78 @@ type PageInfo {
   startCursor: String
   "The last edge's cursor; of events, the position up to which the log was looked at."
   endCursor: String
+}
+`, BuiltIn: false},
+	{Name: "../schema/errors.graphqls", Input: `"""
+What ` + "`" + `extensions.code` + "`" + ` of a top-level error can be. The type is for generated code and for reading: no field has it.
+docs/graphql/errors.md says of each where it appears and what to do.
+"""
+enum ErrorCode {
+  "The document is no GraphQL."
+  GRAPHQL_PARSE_FAILED
+  "The document does not fit the schema."
+  GRAPHQL_VALIDATION_FAILED
+  "The request as a whole cannot be understood, such as a body that is not JSON or a method that is not allowed."
+  BAD_REQUEST
+  "An argument or a variable has a value that cannot be."
+  BAD_USER_INPUT
+  "The body has too many bytes."
+  REQUEST_TOO_LARGE
+  "The document nests its fields too deeply."
+  DEPTH_LIMIT_EXCEEDED
+  "The operation may return too many fields."
+  COMPLEXITY_LIMIT_EXCEEDED
+  "The operation has too many fields at its root, aliases counted."
+  ROOT_FIELD_LIMIT_EXCEEDED
+  "The server does not tell its schema."
+  INTROSPECTION_DISABLED
+  "The server does not know a document of this hash: send the document with it."
+  PERSISTED_QUERY_NOT_FOUND
+  "A subscription came as a plain request: it needs a WebSocket or server-sent events."
+  SUBSCRIPTION_NEEDS_STREAM
+  "Too many streams or subscriptions are open."
+  TOO_MANY_STREAMS
+  "The server is going down: connect again."
+  DRAINING
+  "Too much waits at the server. Nothing was written."
+  OVERLOADED
+  "It is not known whether the command was carried out: send it again with the same ` + "`" + `commandId` + "`" + `."
+  UNKNOWN_OUTCOME
+  "The read model did not come as far as was asked for in time. A receipt beside it stands all the same."
+  PROJECTION_BEHIND
+  "The read model stands still until an operator mends it."
+  PROJECTION_HALTED
+  "The log has not reached this position."
+  POSITION_BEYOND_HEAD
+  "The token or position is of another history than this log's: begin anew."
+  LOG_DIVERGED
+  "The request took too long."
+  TIMEOUT
+  "The request was cancelled."
+  CANCELLED
+  "A fault of the server. Its log has more under the ` + "`" + `id` + "`" + ` of the extensions."
+  INTERNAL_SERVER_ERROR
+}
+
+"""
+What ` + "`" + `UserError.code` + "`" + ` can be: why a command was refused. The type is for generated code and for reading: ` + "`" + `code` + "`" + ` is a
+String, so that a new refusal breaks no client.
+"""
+enum UserErrorCode {
+  "The stream is not at ` + "`" + `expectedVersion` + "`" + `."
+  VERSION_CONFLICT
+  "Another has the value that must be unique."
+  CLAIM_TAKEN
+  "The ` + "`" + `commandId` + "`" + ` was used before, with another command or another input."
+  COMMAND_ID_REUSED
+  "The input cannot be stored."
+  INVALID_INPUT
+  "The field is empty."
+  REQUIRED
+  "The field has more bytes than its limit."
+  TOO_LONG
+  "The field is not Unicode text, or holds the character U+0000."
+  INVALID_TEXT
 }
 `, BuiltIn: false},
 	{Name: "../schema/event.graphqls", Input: `extend type Query {
@@ -1013,6 +1107,33 @@ type OrderPayload {
     within: Duration
   ): Order
 }
+
+extend enum UserErrorCode {
+  "No order has this id."
+  ORDER_NOT_FOUND
+  "The order was placed before, from another cart."
+  ORDER_EXISTS
+  "The order would be one of nothing."
+  EMPTY_ORDER
+  "The total is not the sum of the items."
+  TOTAL_MISMATCH
+  "The order is not paid: it can be neither shipped nor refunded."
+  ORDER_NOT_PAID
+  "The order was paid before, by a payment of another reference, or is too late to be cancelled as unpaid."
+  ORDER_ALREADY_PAID
+  "The order is not shipped: it cannot be delivered."
+  ORDER_NOT_SHIPPED
+  "The order is shipped: too late to ship it again or to cancel it."
+  ORDER_ALREADY_SHIPPED
+  "The order was delivered before."
+  ORDER_ALREADY_DELIVERED
+  "The order was cancelled."
+  ORDER_CANCELLED
+  "The payment was given back."
+  ORDER_REFUNDED
+  "The order is paid and neither cancelled nor shipped: cancel it first."
+  ORDER_NOT_REFUNDABLE
+}
 `, BuiltIn: false},
 	{Name: "../schema/user.graphqls", Input: `extend type Query {
   "A user, or null when there is none of this id."
@@ -1194,6 +1315,19 @@ type UserPayload {
     "How long to wait for the read model at most: 2s unless given, 30s at most."
     within: Duration
   ): User
+}
+
+extend enum UserErrorCode {
+  "No user has this id."
+  USER_NOT_FOUND
+  "The user was registered before."
+  USER_EXISTS
+  "The user was deactivated and no longer changes."
+  USER_DEACTIVATED
+  "The e-mail address is not of the form name@domain."
+  INVALID_EMAIL
+  "Another active user has the e-mail address."
+  EMAIL_TAKEN
 }
 `, BuiltIn: false},
 }
