@@ -4,7 +4,7 @@ SHELL := /bin/sh
 
 # The tools are pinned in a module of their own, so that the product's go.mod names only what the product imports.
 TOOL := go tool -modfile=tools/go.mod
-GQLGEN := $(TOOL) gqlgen generate --config graph/gqlgen.yml
+GQLGEN := go -C tools run ./gqlgen
 
 .PHONY: help
 help: ## Show this list

@@ -19,6 +19,7 @@ import (
 	"github.com/99designs/gqlgen/graphql/handler/extension"
 	"github.com/99designs/gqlgen/graphql/handler/transport"
 
+	"github.com/headrace/headrace/graph/direct"
 	"github.com/headrace/headrace/graph/generated"
 	"github.com/headrace/headrace/graph/graphiql"
 )
@@ -90,6 +91,7 @@ func (h *Handler) newServer(schema graphql.ExecutableSchema) *handler.Server {
 	s.SetRecoverFunc(h.present.recovered)
 	s.SetDisableSuggestion(h.cfg.Suggestions != On)
 	s.Use(limits{cfg: &h.cfg})
+	s.Use(new(direct.Extension))
 	s.AroundResponses(capErrors)
 	if h.cfg.Introspection == On {
 		s.Use(extension.Introspection{})

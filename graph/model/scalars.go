@@ -23,9 +23,13 @@ const MaxMinorUnits = 1<<53 - 1
 func MarshalPosition(position int64) graphql.Marshaler {
 	return graphql.WriterFunc(func(w io.Writer) {
 		var buf [24]byte
-		b := strconv.AppendInt(append(buf[:0], '"'), position, 10)
-		_, _ = w.Write(append(b, '"'))
+		_, _ = w.Write(AppendPosition(buf[:0], position))
 	})
+}
+
+// AppendPosition is MarshalPosition for encoders; this and the others of its kind are found by their names.
+func AppendPosition(b []byte, position int64) []byte {
+	return append(strconv.AppendInt(append(b, '"'), position, 10), '"')
 }
 
 // UnmarshalPosition reads a position from decimal text or an integer, 0 or greater.
@@ -41,9 +45,12 @@ func UnmarshalPosition(v any) (int64, error) {
 func MarshalMinorUnits(amount int64) graphql.Marshaler {
 	return graphql.WriterFunc(func(w io.Writer) {
 		var buf [24]byte
-		_, _ = w.Write(strconv.AppendInt(buf[:0], amount, 10))
+		_, _ = w.Write(AppendMinorUnits(buf[:0], amount))
 	})
 }
+
+// AppendMinorUnits is MarshalMinorUnits for encoders.
+func AppendMinorUnits(b []byte, amount int64) []byte { return strconv.AppendInt(b, amount, 10) }
 
 // UnmarshalMinorUnits reads an amount from an integer between -(2^53-1) and 2^53-1.
 func UnmarshalMinorUnits(v any) (int64, error) {
@@ -102,9 +109,13 @@ func UnmarshalToken(v any) (eventstore.Token, error) {
 func MarshalTime(t time.Time) graphql.Marshaler {
 	return graphql.WriterFunc(func(w io.Writer) {
 		var buf [40]byte
-		b := t.UTC().AppendFormat(append(buf[:0], '"'), time.RFC3339Nano)
-		_, _ = w.Write(append(b, '"'))
+		_, _ = w.Write(AppendTime(buf[:0], t))
 	})
+}
+
+// AppendTime is MarshalTime for encoders.
+func AppendTime(b []byte, t time.Time) []byte {
+	return append(t.UTC().AppendFormat(append(b, '"'), time.RFC3339Nano), '"')
 }
 
 // UnmarshalTime reads an RFC 3339 time.
@@ -119,12 +130,15 @@ func UnmarshalTime(v any) (time.Time, error) {
 
 // MarshalJSONText writes JSON as it is.
 func MarshalJSONText(text json.RawMessage) graphql.Marshaler {
-	return graphql.WriterFunc(func(w io.Writer) {
-		if len(text) == 0 {
-			text = json.RawMessage("null")
-		}
-		_, _ = w.Write(text)
-	})
+	return graphql.WriterFunc(func(w io.Writer) { _, _ = w.Write(AppendJSONText(nil, text)) })
+}
+
+// AppendJSONText is MarshalJSONText for encoders.
+func AppendJSONText(b []byte, text json.RawMessage) []byte {
+	if len(text) == 0 {
+		return append(b, "null"...)
+	}
+	return append(b, text...)
 }
 
 // UnmarshalJSONText encodes whatever value was given.
