@@ -11832,62 +11832,6 @@ func (ec *executionContext) unmarshalNAbandonCartInput2githubᚗcomᚋheadrace�
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
-func (ec *executionContext) marshalNActivity2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋactivityviewᚐActivity(ctx context.Context, sel ast.SelectionSet, v activityview.Activity) graphql.Marshaler {
-	return ec._Activity(ctx, sel, &v)
-}
-
-func (ec *executionContext) marshalNActivity2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋactivityviewᚐActivityᚄ(ctx context.Context, sel ast.SelectionSet, v []activityview.Activity) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNActivity2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋactivityviewᚐActivity(ctx, sel, v[i])
-	})
-
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-
-	return ret
-}
-
-func (ec *executionContext) marshalNActivity2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋactivityviewᚐActivity(ctx context.Context, sel ast.SelectionSet, v *activityview.Activity) graphql.Marshaler {
-	if v == nil {
-		graphql.AddInvalidNullError(ctx, "Activity!")
-		return graphql.Null
-	}
-	return ec._Activity(ctx, sel, v)
-}
-
-func (ec *executionContext) marshalNActivityConnection2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐConnection(ctx context.Context, sel ast.SelectionSet, v *model.Connection[activityview.Activity]) graphql.Marshaler {
-	if v == nil {
-		graphql.AddInvalidNullError(ctx, "ActivityConnection!")
-		return graphql.Null
-	}
-	return ec._ActivityConnection(ctx, sel, v)
-}
-
-func (ec *executionContext) marshalNActivityEdge2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEdge(ctx context.Context, sel ast.SelectionSet, v model.Edge[activityview.Activity]) graphql.Marshaler {
-	return ec._ActivityEdge(ctx, sel, &v)
-}
-
-func (ec *executionContext) marshalNActivityEdge2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEdgeᚄ(ctx context.Context, sel ast.SelectionSet, v []model.Edge[activityview.Activity]) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNActivityEdge2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEdge(ctx, sel, v[i])
-	})
-
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-
-	return ret
-}
-
 func (ec *executionContext) unmarshalNActivityOrder2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋactivityviewᚐOrderBy(ctx context.Context, v any) (activityview.OrderBy, error) {
 	tmp, err := graphql.UnmarshalString(v)
 	res := activityview.OrderBy(tmp)
@@ -11927,82 +11871,6 @@ func (ec *executionContext) unmarshalNCancelOrderInput2githubᚗcomᚋheadrace�
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
-func (ec *executionContext) marshalNCart2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋcartviewᚐCart(ctx context.Context, sel ast.SelectionSet, v cartview.Cart) graphql.Marshaler {
-	return ec._Cart(ctx, sel, &v)
-}
-
-func (ec *executionContext) marshalNCart2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋcartviewᚐCartᚄ(ctx context.Context, sel ast.SelectionSet, v []cartview.Cart) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNCart2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋcartviewᚐCart(ctx, sel, v[i])
-	})
-
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-
-	return ret
-}
-
-func (ec *executionContext) marshalNCart2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋcartviewᚐCart(ctx context.Context, sel ast.SelectionSet, v *cartview.Cart) graphql.Marshaler {
-	if v == nil {
-		graphql.AddInvalidNullError(ctx, "Cart!")
-		return graphql.Null
-	}
-	return ec._Cart(ctx, sel, v)
-}
-
-func (ec *executionContext) marshalNCartConnection2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐConnection(ctx context.Context, sel ast.SelectionSet, v *model.Connection[cartview.Cart]) graphql.Marshaler {
-	if v == nil {
-		graphql.AddInvalidNullError(ctx, "CartConnection!")
-		return graphql.Null
-	}
-	return ec._CartConnection(ctx, sel, v)
-}
-
-func (ec *executionContext) marshalNCartEdge2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEdge(ctx context.Context, sel ast.SelectionSet, v model.Edge[cartview.Cart]) graphql.Marshaler {
-	return ec._CartEdge(ctx, sel, &v)
-}
-
-func (ec *executionContext) marshalNCartEdge2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEdgeᚄ(ctx context.Context, sel ast.SelectionSet, v []model.Edge[cartview.Cart]) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNCartEdge2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEdge(ctx, sel, v[i])
-	})
-
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-
-	return ret
-}
-
-func (ec *executionContext) marshalNCartItem2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋcartviewᚐItem(ctx context.Context, sel ast.SelectionSet, v cartview.Item) graphql.Marshaler {
-	return ec._CartItem(ctx, sel, &v)
-}
-
-func (ec *executionContext) marshalNCartItem2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋcartviewᚐItemᚄ(ctx context.Context, sel ast.SelectionSet, v []cartview.Item) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNCartItem2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋcartviewᚐItem(ctx, sel, v[i])
-	})
-
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-
-	return ret
-}
-
 func (ec *executionContext) unmarshalNCartOrder2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋcartviewᚐOrderBy(ctx context.Context, v any) (cartview.OrderBy, error) {
 	tmp, err := graphql.UnmarshalString(v)
 	res := cartview.OrderBy(tmp)
@@ -12016,14 +11884,6 @@ func (ec *executionContext) marshalNCartOrder2githubᚗcomᚋheadraceᚋheadrace
 		graphql.AddInvalidNullFromMarshaler(ctx, "CartOrder!")
 	}
 	return res
-}
-
-func (ec *executionContext) marshalNCartPayload2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐPayload(ctx context.Context, sel ast.SelectionSet, v *model.Payload[cartview.Cart]) graphql.Marshaler {
-	if v == nil {
-		graphql.AddInvalidNullError(ctx, "CartPayload!")
-		return graphql.Null
-	}
-	return ec._CartPayload(ctx, sel, v)
 }
 
 func (ec *executionContext) unmarshalNCartStatus2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋcartviewᚐStatus(ctx context.Context, v any) (cartview.Status, error) {
@@ -12056,14 +11916,6 @@ func (ec *executionContext) unmarshalNCheckOutCartInput2githubᚗcomᚋheadrace�
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
-func (ec *executionContext) marshalNCheckOutPayload2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐCheckOutPayload(ctx context.Context, sel ast.SelectionSet, v *model.CheckOutPayload) graphql.Marshaler {
-	if v == nil {
-		graphql.AddInvalidNullError(ctx, "CheckOutPayload!")
-		return graphql.Null
-	}
-	return ec._CheckOutPayload(ctx, sel, v)
-}
-
 func (ec *executionContext) unmarshalNDeactivateUserInput2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋgeneratedᚐDeactivateUserInput(ctx context.Context, v any) (DeactivateUserInput, error) {
 	res, err := ec.unmarshalInputDeactivateUserInput(ctx, v)
 	return res, graphql.ErrorOnPath(ctx, err)
@@ -12072,66 +11924,6 @@ func (ec *executionContext) unmarshalNDeactivateUserInput2githubᚗcomᚋheadrac
 func (ec *executionContext) unmarshalNDeliverOrderInput2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋgeneratedᚐDeliverOrderInput(ctx context.Context, v any) (DeliverOrderInput, error) {
 	res, err := ec.unmarshalInputDeliverOrderInput(ctx, v)
 	return res, graphql.ErrorOnPath(ctx, err)
-}
-
-func (ec *executionContext) marshalNEvent2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEvent(ctx context.Context, sel ast.SelectionSet, v model.Event) graphql.Marshaler {
-	return ec._Event(ctx, sel, &v)
-}
-
-func (ec *executionContext) marshalNEvent2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEventᚄ(ctx context.Context, sel ast.SelectionSet, v []model.Event) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNEvent2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEvent(ctx, sel, v[i])
-	})
-
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-
-	return ret
-}
-
-func (ec *executionContext) marshalNEvent2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEvent(ctx context.Context, sel ast.SelectionSet, v *model.Event) graphql.Marshaler {
-	if v == nil {
-		graphql.AddInvalidNullError(ctx, "Event!")
-		return graphql.Null
-	}
-	return ec._Event(ctx, sel, v)
-}
-
-func (ec *executionContext) marshalNEventConnection2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEventConnection(ctx context.Context, sel ast.SelectionSet, v *model.EventConnection) graphql.Marshaler {
-	if v == nil {
-		graphql.AddInvalidNullError(ctx, "EventConnection!")
-		return graphql.Null
-	}
-	return ec._EventConnection(ctx, sel, v)
-}
-
-func (ec *executionContext) marshalNEventEdge2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEventEdge(ctx context.Context, sel ast.SelectionSet, v model.EventEdge) graphql.Marshaler {
-	return ec._EventEdge(ctx, sel, &v)
-}
-
-func (ec *executionContext) marshalNEventEdge2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEventEdgeᚄ(ctx context.Context, sel ast.SelectionSet, v []model.EventEdge) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNEventEdge2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEventEdge(ctx, sel, v[i])
-	})
-
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-
-	return ret
-}
-
-func (ec *executionContext) marshalNEventMetadata2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEventMetadata(ctx context.Context, sel ast.SelectionSet, v model.EventMetadata) graphql.Marshaler {
-	return ec._EventMetadata(ctx, sel, &v)
 }
 
 func (ec *executionContext) unmarshalNID2string(ctx context.Context, v any) (string, error) {
@@ -12237,10 +12029,6 @@ func (ec *executionContext) marshalNMinorUnits2int64(ctx context.Context, sel as
 	return res
 }
 
-func (ec *executionContext) marshalNMoney2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋcommandsᚋmoneyᚐMoney(ctx context.Context, sel ast.SelectionSet, v money.Money) graphql.Marshaler {
-	return ec._Money(ctx, sel, &v)
-}
-
 func (ec *executionContext) unmarshalNMoneyInput2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋcommandsᚋmoneyᚐMoney(ctx context.Context, v any) (money.Money, error) {
 	res, err := ec.unmarshalInputMoneyInput(ctx, v)
 	return res, graphql.ErrorOnPath(ctx, err)
@@ -12261,82 +12049,6 @@ func (ec *executionContext) unmarshalNOpenCartInput2githubᚗcomᚋheadraceᚋhe
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
-func (ec *executionContext) marshalNOrder2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrder(ctx context.Context, sel ast.SelectionSet, v orderview.Order) graphql.Marshaler {
-	return ec._Order(ctx, sel, &v)
-}
-
-func (ec *executionContext) marshalNOrder2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrderᚄ(ctx context.Context, sel ast.SelectionSet, v []orderview.Order) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNOrder2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrder(ctx, sel, v[i])
-	})
-
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-
-	return ret
-}
-
-func (ec *executionContext) marshalNOrder2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrder(ctx context.Context, sel ast.SelectionSet, v *orderview.Order) graphql.Marshaler {
-	if v == nil {
-		graphql.AddInvalidNullError(ctx, "Order!")
-		return graphql.Null
-	}
-	return ec._Order(ctx, sel, v)
-}
-
-func (ec *executionContext) marshalNOrderConnection2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐConnection(ctx context.Context, sel ast.SelectionSet, v *model.Connection[orderview.Order]) graphql.Marshaler {
-	if v == nil {
-		graphql.AddInvalidNullError(ctx, "OrderConnection!")
-		return graphql.Null
-	}
-	return ec._OrderConnection(ctx, sel, v)
-}
-
-func (ec *executionContext) marshalNOrderEdge2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEdge(ctx context.Context, sel ast.SelectionSet, v model.Edge[orderview.Order]) graphql.Marshaler {
-	return ec._OrderEdge(ctx, sel, &v)
-}
-
-func (ec *executionContext) marshalNOrderEdge2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEdgeᚄ(ctx context.Context, sel ast.SelectionSet, v []model.Edge[orderview.Order]) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNOrderEdge2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEdge(ctx, sel, v[i])
-	})
-
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-
-	return ret
-}
-
-func (ec *executionContext) marshalNOrderItem2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐItem(ctx context.Context, sel ast.SelectionSet, v orderview.Item) graphql.Marshaler {
-	return ec._OrderItem(ctx, sel, &v)
-}
-
-func (ec *executionContext) marshalNOrderItem2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐItemᚄ(ctx context.Context, sel ast.SelectionSet, v []orderview.Item) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNOrderItem2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐItem(ctx, sel, v[i])
-	})
-
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-
-	return ret
-}
-
 func (ec *executionContext) unmarshalNOrderOrder2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrderBy(ctx context.Context, v any) (orderview.OrderBy, error) {
 	tmp, err := graphql.UnmarshalString(v)
 	res := orderview.OrderBy(tmp)
@@ -12352,14 +12064,6 @@ func (ec *executionContext) marshalNOrderOrder2githubᚗcomᚋheadraceᚋheadrac
 	return res
 }
 
-func (ec *executionContext) marshalNOrderPayload2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐPayload(ctx context.Context, sel ast.SelectionSet, v *model.Payload[orderview.Order]) graphql.Marshaler {
-	if v == nil {
-		graphql.AddInvalidNullError(ctx, "OrderPayload!")
-		return graphql.Null
-	}
-	return ec._OrderPayload(ctx, sel, v)
-}
-
 func (ec *executionContext) unmarshalNOrderStatus2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐStatus(ctx context.Context, v any) (orderview.Status, error) {
 	tmp, err := graphql.UnmarshalString(v)
 	res := orderview.Status(tmp)
@@ -12373,10 +12077,6 @@ func (ec *executionContext) marshalNOrderStatus2githubᚗcomᚋheadraceᚋheadra
 		graphql.AddInvalidNullFromMarshaler(ctx, "OrderStatus!")
 	}
 	return res
-}
-
-func (ec *executionContext) marshalNPageInfo2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐPageInfo(ctx context.Context, sel ast.SelectionSet, v model.PageInfo) graphql.Marshaler {
-	return ec._PageInfo(ctx, sel, &v)
 }
 
 func (ec *executionContext) unmarshalNPayOrderInput2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋgeneratedᚐPayOrderInput(ctx context.Context, v any) (PayOrderInput, error) {
@@ -12465,82 +12165,6 @@ func (ec *executionContext) marshalNToken2githubᚗcomᚋheadraceᚋheadraceᚋi
 	return res
 }
 
-func (ec *executionContext) marshalNUser2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋuserviewᚐUser(ctx context.Context, sel ast.SelectionSet, v userview.User) graphql.Marshaler {
-	return ec._User(ctx, sel, &v)
-}
-
-func (ec *executionContext) marshalNUser2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋuserviewᚐUserᚄ(ctx context.Context, sel ast.SelectionSet, v []userview.User) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNUser2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋuserviewᚐUser(ctx, sel, v[i])
-	})
-
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-
-	return ret
-}
-
-func (ec *executionContext) marshalNUser2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋuserviewᚐUser(ctx context.Context, sel ast.SelectionSet, v *userview.User) graphql.Marshaler {
-	if v == nil {
-		graphql.AddInvalidNullError(ctx, "User!")
-		return graphql.Null
-	}
-	return ec._User(ctx, sel, v)
-}
-
-func (ec *executionContext) marshalNUserConnection2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐConnection(ctx context.Context, sel ast.SelectionSet, v *model.Connection[userview.User]) graphql.Marshaler {
-	if v == nil {
-		graphql.AddInvalidNullError(ctx, "UserConnection!")
-		return graphql.Null
-	}
-	return ec._UserConnection(ctx, sel, v)
-}
-
-func (ec *executionContext) marshalNUserEdge2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEdge(ctx context.Context, sel ast.SelectionSet, v model.Edge[userview.User]) graphql.Marshaler {
-	return ec._UserEdge(ctx, sel, &v)
-}
-
-func (ec *executionContext) marshalNUserEdge2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEdgeᚄ(ctx context.Context, sel ast.SelectionSet, v []model.Edge[userview.User]) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNUserEdge2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEdge(ctx, sel, v[i])
-	})
-
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-
-	return ret
-}
-
-func (ec *executionContext) marshalNUserError2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐUserError(ctx context.Context, sel ast.SelectionSet, v model.UserError) graphql.Marshaler {
-	return ec._UserError(ctx, sel, &v)
-}
-
-func (ec *executionContext) marshalNUserError2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐUserErrorᚄ(ctx context.Context, sel ast.SelectionSet, v []model.UserError) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNUserError2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐUserError(ctx, sel, v[i])
-	})
-
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-
-	return ret
-}
-
 func (ec *executionContext) unmarshalNUserOrder2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋuserviewᚐOrderBy(ctx context.Context, v any) (userview.OrderBy, error) {
 	tmp, err := graphql.UnmarshalString(v)
 	res := userview.OrderBy(tmp)
@@ -12554,14 +12178,6 @@ func (ec *executionContext) marshalNUserOrder2githubᚗcomᚋheadraceᚋheadrace
 		graphql.AddInvalidNullFromMarshaler(ctx, "UserOrder!")
 	}
 	return res
-}
-
-func (ec *executionContext) marshalNUserPayload2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐPayload(ctx context.Context, sel ast.SelectionSet, v *model.Payload[userview.User]) graphql.Marshaler {
-	if v == nil {
-		graphql.AddInvalidNullError(ctx, "UserPayload!")
-		return graphql.Null
-	}
-	return ec._UserPayload(ctx, sel, v)
 }
 
 func (ec *executionContext) unmarshalNUserStatus2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋuserviewᚐStatus(ctx context.Context, v any) (userview.Status, error) {
@@ -12751,13 +12367,6 @@ func (ec *executionContext) marshalOBoolean2ᚖbool(ctx context.Context, sel ast
 	return res
 }
 
-func (ec *executionContext) marshalOCart2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋcartviewᚐCart(ctx context.Context, sel ast.SelectionSet, v *cartview.Cart) graphql.Marshaler {
-	if v == nil {
-		return graphql.Null
-	}
-	return ec._Cart(ctx, sel, v)
-}
-
 func (ec *executionContext) unmarshalOCartFilter2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋcartviewᚐFilter(ctx context.Context, v any) (*cartview.Filter, error) {
 	if v == nil {
 		return nil, nil
@@ -12820,13 +12429,6 @@ func (ec *executionContext) marshalODuration2ᚖtimeᚐDuration(ctx context.Cont
 	return res
 }
 
-func (ec *executionContext) marshalOEvent2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEvent(ctx context.Context, sel ast.SelectionSet, v *model.Event) graphql.Marshaler {
-	if v == nil {
-		return graphql.Null
-	}
-	return ec._Event(ctx, sel, v)
-}
-
 func (ec *executionContext) unmarshalOID2ᚖstring(ctx context.Context, v any) (*string, error) {
 	if v == nil {
 		return nil, nil
@@ -12868,13 +12470,6 @@ func (ec *executionContext) marshalONode2githubᚗcomᚋheadraceᚋheadraceᚋgr
 		return graphql.Null
 	}
 	return ec._Node(ctx, sel, v)
-}
-
-func (ec *executionContext) marshalOOrder2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrder(ctx context.Context, sel ast.SelectionSet, v *orderview.Order) graphql.Marshaler {
-	if v == nil {
-		return graphql.Null
-	}
-	return ec._Order(ctx, sel, v)
 }
 
 func (ec *executionContext) unmarshalOOrderFilter2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐFilter(ctx context.Context, v any) (*orderview.Filter, error) {
@@ -12937,13 +12532,6 @@ func (ec *executionContext) marshalOPosition2ᚖint64(ctx context.Context, sel a
 	_ = ctx
 	res := model.MarshalPosition(*v)
 	return res
-}
-
-func (ec *executionContext) marshalOReceipt2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐReceipt(ctx context.Context, sel ast.SelectionSet, v *model.Receipt) graphql.Marshaler {
-	if v == nil {
-		return graphql.Null
-	}
-	return ec._Receipt(ctx, sel, v)
 }
 
 func (ec *executionContext) unmarshalOString2ᚕstringᚄ(ctx context.Context, v any) ([]string, error) {
@@ -13015,13 +12603,6 @@ func (ec *executionContext) marshalOToken2ᚖgithubᚗcomᚋheadraceᚋheadrace�
 	_ = ctx
 	res := model.MarshalToken(*v)
 	return res
-}
-
-func (ec *executionContext) marshalOUser2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋuserviewᚐUser(ctx context.Context, sel ast.SelectionSet, v *userview.User) graphql.Marshaler {
-	if v == nil {
-		return graphql.Null
-	}
-	return ec._User(ctx, sel, v)
 }
 
 func (ec *executionContext) unmarshalOUserFilter2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋuserviewᚐFilter(ctx context.Context, v any) (*userview.Filter, error) {
