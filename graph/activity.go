@@ -33,9 +33,13 @@ func (r subscriptionRoot) ActivityLogged(ctx context.Context, userID *string) (<
 	if err != nil {
 		return nil, err
 	}
-	position, filter := head.Position, activityview.Filter{UserID: userID}
+	filter, err := narrowed(ctx, r.root, activityView, activityview.Filter{UserID: userID})
+	if err != nil {
+		return nil, err
+	}
+	position := head.Position
 	at := func(a *activityview.Activity) int64 { return a.Position }
-	return stream(ctx, at, func(yield func(*activityview.Activity) bool) error {
+	return stream(ctx, r.root, activityView, at, func(yield func(*activityview.Activity) bool) error {
 		for range changes {
 			for {
 				rows, err := r.Activities.Since(ctx, filter, position, activityPage)

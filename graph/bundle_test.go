@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headrace/headrace/graph"
+	"github.com/headrace/headrace/graph/auth"
 	"github.com/headrace/headrace/internal/commands"
 	"github.com/headrace/headrace/internal/commands/cart"
 	"github.com/headrace/headrace/internal/commands/checkout"
@@ -50,6 +51,9 @@ func setup(t *testing.T, cfg graph.Config) *bundle {
 	asked, log := &statements{}, &logged{}
 	pool := tracedPool(t, asked)
 	cfg.Logger = slogTo(log)
+	if cfg.Login == nil {
+		cfg.Login = auth.Off
+	}
 	registry, err := eventstore.NewRegistry(slices.Concat(cart.Events(), order.Events(), user.Events())...)
 	must(t, err)
 	store, err := eventstore.Open(ctx, pool, registry, eventstore.Config{})

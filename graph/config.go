@@ -22,14 +22,11 @@ type Config struct {
 	// PublishSchema serves the schema as one document on /schema.graphql, as Development does too.
 	PublishSchema bool
 
-	// Actor says on whose behalf a request or a WebSocket acts. Nil takes the X-Actor header as it is, up to 100 bytes.
-	// Nobody is authenticated here: put a proxy in front that sets the header and removes what clients send, or give
-	// a function that knows your sessions.
-	Actor func(*http.Request) string
-
 	// Login says on whose behalf a request or a WebSocket acts and until when, from the request and from the payload of
 	// connection_init, which is nil for requests; Admit bounds the rate of operations; Validator gives the ETag of
-	// queries by GET. transport.Config has the details of each. Nil Login trusts Actor, nil of the others does nothing.
+	// queries by GET. transport.Config has the details of each. Login puts an identity into the context with
+	// identity.NewContext; package auth has one for tokens and one that lets everybody do everything. Without Login, and
+	// without an identity, nobody is known, and gets what the rules give to everybody. Nil of the others does nothing.
 	Login     func(ctx context.Context, r *http.Request, payload map[string]any) (_ context.Context, expires time.Time, err error)
 	Admit     func(ctx context.Context, r *http.Request) (retryAfter time.Duration, err error)
 	Validator func(ctx context.Context, oc *graphql.OperationContext) (etag string, ok bool)
@@ -72,9 +69,6 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	if c.Actor == nil {
-		c.Actor = func(r *http.Request) string { return r.Header.Get("X-Actor") }
-	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}

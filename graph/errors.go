@@ -13,6 +13,7 @@ import (
 	"github.com/headrace/headrace/graph/model"
 	"github.com/headrace/headrace/internal/commands"
 	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/identity"
 	"github.com/headrace/headrace/internal/queries"
 )
 
@@ -28,6 +29,8 @@ const (
 // GRAPHQL_VALIDATION_FAILED, are the executor's.
 const (
 	codeBadRequest         = "BAD_REQUEST"
+	codeUnauthenticated    = "UNAUTHENTICATED"
+	codeForbidden          = "FORBIDDEN"
 	codeBadUserInput       = "BAD_USER_INPUT"
 	codeTooLarge           = "REQUEST_TOO_LARGE"
 	codeDocumentLimit      = "DOCUMENT_LIMIT_EXCEEDED"
@@ -102,7 +105,7 @@ func (p presenter) present(ctx context.Context, err error) *gqlerror.Error {
 		}
 		return out
 	}
-	known := expected(cause)
+	known := expected(ctx, cause)
 	if known == nil && inArguments(ctx) {
 		known = coded(codeBadUserInput, "%s", cause)
 	}
@@ -124,7 +127,10 @@ func inArguments(ctx context.Context) bool {
 }
 
 // expected says those errors to the client that are part of the contract, and nil for others.
-func expected(err error) *gqlerror.Error {
+func expected(ctx context.Context, err error) *gqlerror.Error {
+	if e, ok := errors.AsType[*commands.ForbiddenError](err); ok {
+		return forbidden(identity.FromContext(ctx), e.Message)
+	}
 	if e, ok := errors.AsType[*queries.ArgumentError](err); ok {
 		return coded(codeBadUserInput, "%s", e.Error())
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/headrace/headrace/internal/commands"
 	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/identity"
 	"github.com/headrace/headrace/internal/queries"
 )
 
@@ -146,7 +147,8 @@ func TestErrorsInSubscriptionsBecomeTheirEnd(t *testing.T) {
 		end := &streamEnd{}
 		var got []int
 		at := func(n int) int64 { return int64(n) }
-		for v := range stream(context.WithValue(t.Context(), streamEndKey{}, end), at, produce) {
+		everybody := &root{rules: rules{objects: map[string]objectRule{"number": {see: func(identity.Identity, any) bool { return true }}}}}
+		for v := range stream(context.WithValue(t.Context(), streamEndKey{}, end), everybody, "number", at, produce) {
 			got = append(got, v)
 		}
 		if len(got) != 1 || end.err == nil || !strings.Contains(end.err.Error(), "hunter2") {

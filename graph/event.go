@@ -3,6 +3,7 @@ package graph
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/headrace/headrace/graph/model"
 	"github.com/headrace/headrace/internal/eventstore"
@@ -14,7 +15,7 @@ func (r queryRoot) Event(ctx context.Context, position int64) (*model.Event, err
 	if err != nil || !found {
 		return nil, err
 	}
-	return &model.Event{Event: e}, nil
+	return visible(ctx, r.root, eventKind, &model.Event{Event: e}, nil)
 }
 
 func (r queryRoot) Events(
@@ -37,6 +38,9 @@ func (r queryRoot) Events(
 	if q.After > page.Head {
 		return nil, &eventstore.BeyondHeadError{Position: q.After, Head: page.Head}
 	}
+	page.Events = slices.DeleteFunc(page.Events, func(e eventstore.Event) bool {
+		return !r.sees(ctx, eventKind, &model.Event{Event: e})
+	})
 	return &model.EventConnection{Page: page, After: q.After}, nil
 }
 
@@ -48,7 +52,7 @@ func (r subscriptionRoot) Events(
 		return nil, err
 	}
 	at := func(e *model.Event) int64 { return e.Position }
-	return stream(ctx, at, func(yield func(*model.Event) bool) error {
+	return stream(ctx, r.root, eventKind, at, func(yield func(*model.Event) bool) error {
 		for e, err := range events {
 			if err != nil {
 				return err

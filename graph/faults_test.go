@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/headrace/headrace/graph"
+	"github.com/headrace/headrace/graph/auth"
 	"github.com/headrace/headrace/internal/eventstore"
 )
 
@@ -41,7 +42,7 @@ func TestFaultsOfTheDatabaseAreMasked(t *testing.T) {
 func TestPanicsAreMasked(t *testing.T) {
 	t.Parallel()
 	log := &logged{}
-	handler, err := graph.NewHandler(&graph.Resolver{}, graph.Config{Logger: slogTo(log)})
+	handler, err := graph.NewHandler(&graph.Resolver{}, graph.Config{Logger: slogTo(log), Login: auth.Off})
 	must(t, err)
 	for _, accept := range []string{"application/json", "text/event-stream"} {
 		for _, document := range []string{

@@ -3,7 +3,7 @@
 // It promises that a committed command never looks failed; that an answer asked for with a token includes what the
 // token stands for or says in a typed error how far behind it is; that event subscriptions have neither hole nor
 // repeat; and that clients never see the text of an error that was not written for them. It decides nothing about
-// carts, orders or users, and authenticates nobody: see Config.Actor.
+// carts, orders or users, and authenticates nobody: see Config.Login.
 package graph
 
 import (
@@ -81,6 +81,7 @@ func (h *Handler) newServer(schema graphql.ExecutableSchema) *handler.Server {
 	s.AddTransport(transport.Websocket{
 		Implementation:   &sockets{handler: h},
 		InitTimeout:      h.cfg.InitTimeout,
+		InitFunc:         h.loginSocket,
 		PingPongInterval: h.cfg.KeepAlive,
 		ErrorFunc:        func(context.Context, error) {}, // a peer that went away is no news
 	})
@@ -96,6 +97,7 @@ func (h *Handler) newServer(schema graphql.ExecutableSchema) *handler.Server {
 	if h.cfg.Introspection == On {
 		s.Use(extension.Introspection{})
 	}
+	s.AroundOperations(newRules().aroundOperations)
 	s.AroundOperations(h.aroundStreams)
 	return s
 }
@@ -104,9 +106,17 @@ func (h *Handler) newServer(schema graphql.ExecutableSchema) *handler.Server {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.routes.ServeHTTP(w, r) }
 
 func (h *Handler) serveGraphQL(w http.ResponseWriter, r *http.Request) {
-	req := newRequest(r, h.cfg.Actor)
+	req := newRequest(r)
 	w.Header().Set("X-Request-Id", req.correlationID)
 	ctx := context.WithValue(r.Context(), requestKey{}, req)
+	if !isSocket(r) {
+		var err error
+		if ctx, err = h.login(ctx, r, nil); err != nil {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			writeError(w, http.StatusUnauthorized, err)
+			return
+		}
+	}
 	if !isSocket(r) && !wantsEvents(r) {
 		ctx, cancel := context.WithTimeout(ctx, h.cfg.RequestTimeout)
 		defer cancel()
@@ -118,6 +128,7 @@ func (h *Handler) serveGraphQL(w http.ResponseWriter, r *http.Request) {
 			writeError(w, status, refusal)
 			return
 		}
+		ctx = context.WithValue(ctx, upgradeKey{}, r)
 	}
 	ctx, done, err := h.beginStream(ctx)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/headrace/headrace/graph"
+	"github.com/headrace/headrace/graph/auth"
 	"github.com/headrace/headrace/graph/graphiql"
 )
 
@@ -16,6 +17,7 @@ import (
 func bare(t *testing.T, cfg graph.Config) func(method, target, body string, headers ...string) answer {
 	t.Helper()
 	cfg.Logger = slogTo(&logged{})
+	cfg.Login = auth.Off
 	handler, err := graph.NewHandler(&graph.Resolver{}, cfg)
 	must(t, err)
 	return func(method, target, body string, headers ...string) answer {

@@ -58,7 +58,7 @@ func (r queryRoot) nodesOf(ctx context.Context, kind string, ids []string, atLea
 		return nodes(ctx, r.root, kind, r.Resolver.Users.GetMany, ids, atLeast, within)
 	case activityView:
 		return nodes(ctx, r.root, kind, r.Activities.GetMany, ids, atLeast, within)
-	case strings.TrimSuffix(model.EventIDPrefix, "-"):
+	case eventKind:
 		return r.eventNodes(ctx, ids)
 	}
 	return nil, nil
@@ -75,8 +75,8 @@ func (r queryRoot) eventNodes(ctx context.Context, ids []string) ([]model.Node, 
 		if err != nil {
 			return nil, err
 		}
-		if found {
-			out[i] = &model.Event{Event: e}
+		if event := (&model.Event{Event: e}); found && r.sees(ctx, eventKind, event) {
+			out[i] = event
 		}
 	}
 	return out, nil
@@ -95,7 +95,7 @@ func nodes[R any](
 	}
 	out := make([]model.Node, len(rows))
 	for i, row := range rows {
-		if row != nil {
+		if row != nil && r.sees(ctx, view, row) {
 			out[i] = row
 		}
 	}

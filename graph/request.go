@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/headrace/headrace/internal/commands"
+	"github.com/headrace/headrace/internal/identity"
 )
 
 // maxName bounds, in bytes, what clients give as names: actors, command ids, correlation ids.
@@ -15,7 +16,6 @@ const maxName = 100
 
 // request is what resolvers know of the HTTP request or WebSocket that an operation came by.
 type request struct {
-	actor         string
 	correlationID string
 	subscriptions atomic.Int32 // open now
 }
@@ -23,8 +23,8 @@ type request struct {
 type requestKey struct{}
 
 // newRequest reads the headers. X-Request-Id becomes the correlation id when it is fit for one; else one is made.
-func newRequest(r *http.Request, actor func(*http.Request) string) *request {
-	req := &request{actor: actor(r), correlationID: r.Header.Get("X-Request-Id")}
+func newRequest(r *http.Request) *request {
+	req := &request{correlationID: r.Header.Get("X-Request-Id")}
 	if req.correlationID == "" || commands.CheckText("X-Request-Id", req.correlationID, maxName) != nil {
 		req.correlationID = uuid.Must(uuid.NewV7()).String()
 	}
@@ -40,9 +40,8 @@ func requestOf(ctx context.Context) *request {
 
 // newCall says how a command comes. A command id that is empty or too long and a version below 0 are refused.
 func newCall(ctx context.Context, commandID *string, expected *int) (commands.Call, error) {
-	req := requestOf(ctx)
-	call := commands.Call{Actor: req.actor, CorrelationID: req.correlationID}
-	if err := commands.CheckOptionalText("actor", req.actor, maxName); err != nil {
+	call := commands.Call{Who: identity.FromContext(ctx), CorrelationID: requestOf(ctx).correlationID}
+	if err := commands.CheckOptionalText("actor", call.Who.Subject, maxName); err != nil {
 		return call, err
 	}
 	if commandID != nil {

@@ -24,6 +24,8 @@ const (
 	orderView    = "order"
 	userView     = "user"
 	activityView = "activity"
+
+	eventKind = "event" // of the log itself, as ids begin
 )
 
 // Resolver holds what the answers come from. All fields are needed. It is safe for concurrent use, as they are.
@@ -49,6 +51,7 @@ type root struct {
 	waitDefault time.Duration
 	maxPage     int
 	present     presenter
+	rules       rules
 
 	cartAt  model.ReadAt[cartview.Cart]
 	orderAt model.ReadAt[orderview.Order]
@@ -62,7 +65,7 @@ type (
 )
 
 func newRoot(r *Resolver, cfg Config) *root {
-	root := &root{Resolver: r, waitDefault: cfg.WaitDefault, maxPage: cfg.MaxPage, present: presenter{cfg.Logger}}
+	root := &root{Resolver: r, waitDefault: cfg.WaitDefault, maxPage: cfg.MaxPage, present: presenter{cfg.Logger}, rules: newRules()}
 	root.cartAt = readAt(root, cartView, r.Carts.Get)
 	root.orderAt = readAt(root, orderView, r.Orders.Get)
 	root.userAt = readAt(root, userView, r.Users.Get)
@@ -96,13 +99,16 @@ func (r *root) deadline(ctx context.Context, within *time.Duration) (context.Con
 	return context.WithTimeout(ctx, limit)
 }
 
+// readAt, find and list answer as if what the asker may not see were not there.
+
 // readAt makes the function that payloads read their object with.
 func readAt[R any](r *root, view string, get func(context.Context, string) (*R, error)) model.ReadAt[R] {
 	return func(ctx context.Context, stream string, token eventstore.Token, within *time.Duration) (*R, error) {
 		if err := r.wait(ctx, view, &token, within); err != nil {
 			return nil, err
 		}
-		return get(ctx, stream)
+		row, err := get(ctx, stream)
+		return visible(ctx, r, view, row, err)
 	}
 }
 
@@ -114,7 +120,8 @@ func find[R any](
 	if err := r.wait(ctx, view, atLeast, within); err != nil {
 		return nil, err
 	}
-	return get(ctx, id)
+	row, err := get(ctx, id)
+	return visible(ctx, r, view, row, err)
 }
 
 // reader is what the readers of all views have in common.
@@ -134,6 +141,10 @@ func list[R any, F any, O ~string](
 	var f F
 	if filter != nil {
 		f = *filter
+	}
+	f, err := narrowed(ctx, r, view, f)
+	if err != nil {
+		return nil, err
 	}
 	slice, err := from.List(ctx, f, by, page)
 	if err != nil {

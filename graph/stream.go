@@ -8,6 +8,7 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"github.com/headrace/headrace/graph/transport"
+	"github.com/headrace/headrace/internal/identity"
 )
 
 // streamEnd carries the error for which a subscription ended from its goroutine to its last response.
@@ -17,8 +18,9 @@ type streamEndKey struct{}
 
 // stream runs produce until it returns or the subscriber has gone, when yield reports false. The channel is unbuffered:
 // a slow subscriber slows its own producer and nothing else. At is the position of a value, after which a client that
-// has it resumes. An error, or a panic, becomes the last response.
-func stream[T any](ctx context.Context, at func(T) int64, produce func(yield func(T) bool) error) <-chan T {
+// has it resumes. Values of that kind which the subscriber may not see are left out, each by the rule as it is when the
+// value comes; when the identity runs out, the stream ends. An error, or a panic, becomes the last response.
+func stream[T any](ctx context.Context, r *root, kind string, at func(T) int64, produce func(yield func(T) bool) error) <-chan T {
 	out := make(chan T)
 	end, _ := ctx.Value(streamEndKey{}).(*streamEnd)
 	go func() {
@@ -32,7 +34,14 @@ func stream[T any](ctx context.Context, at func(T) int64, produce func(yield fun
 				end.err = err
 			}
 		}()
+		var expired error
 		err = produce(func(v T) bool {
+			if expired = stillValid(ctx); expired != nil {
+				return false
+			}
+			if !r.sees(ctx, kind, v) {
+				return ctx.Err() == nil
+			}
 			transport.NotePosition(ctx, at(v))
 			select {
 			case out <- v:
@@ -41,11 +50,15 @@ func stream[T any](ctx context.Context, at func(T) int64, produce func(yield fun
 				return false
 			}
 		})
+		if err == nil {
+			err = expired
+		}
 	}()
 	return out
 }
 
-// watch tells of an object: as it is now, if it is there, and after each change, the newest.
+// watch tells of an object: as it is now, if it is there, and after each change, the newest. Of one that may not be seen
+// it tells nothing, as of one that is not there; who saw it before is told that this is over.
 func watch[R any](
 	ctx context.Context, r *root, view string, get func(context.Context, string) (*R, error), id string, at func(*R) int64,
 ) (<-chan *R, error) {
@@ -53,7 +66,7 @@ func watch[R any](
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, at, func(yield func(*R) bool) error {
+	return stream(ctx, r, view, at, func(yield func(*R) bool) error {
 		told := int64(0)
 		for {
 			row, err := get(ctx, id)
@@ -61,7 +74,12 @@ func watch[R any](
 				return err
 			}
 			if row != nil && at(row) > told {
-				told = at(row)
+				if told > 0 && !r.sees(ctx, view, row) {
+					return forbidden(identity.FromContext(ctx), "this is no longer yours to see")
+				}
+				if r.sees(ctx, view, row) {
+					told = at(row)
+				}
 				if !yield(row) {
 					return nil
 				}

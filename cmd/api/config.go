@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headrace/headrace/graph"
+	"github.com/headrace/headrace/graph/auth"
 	"github.com/headrace/headrace/internal/pgdev"
 )
 
@@ -107,6 +108,7 @@ func (c *Config) outside(log *slog.Logger) graph.Config {
 	return graph.Config{
 		Development:   c.development(),
 		PublishSchema: c.PublishSchema,
+		Login:         auth.Off,
 		Origins:       c.Origins,
 		Logger:        log,
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/headrace/headrace/internal/commands/order"
 	"github.com/headrace/headrace/internal/commands/user"
 	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/identity"
 	"github.com/headrace/headrace/internal/outbox"
 	"github.com/headrace/headrace/internal/queries"
 	"github.com/headrace/headrace/internal/queries/activityview"
@@ -112,7 +113,7 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	}))
 	a.receive(messages, order.TopicCancelUnpaid, receive(func(ctx context.Context, m *message.Message, unpaid order.UnpaidMessage) error {
 		_, err := orders.Handle(ctx, unpaid.OrderID, order.CancelUnpaid{},
-			commands.Call{CommandID: "cancel_unpaid:" + m.UUID, Actor: "policy:cancel_unpaid", CausationID: m.UUID})
+			commands.Call{CommandID: "cancel_unpaid:" + m.UUID, Who: identity.System("policy:cancel_unpaid"), CausationID: m.UUID})
 		return unlessRefused(err)
 	}))
 	a.work("dispatcher", outbox.NewDispatcher(pool, store, messages, outbox.DispatcherConfig{Logger: log}).Run)

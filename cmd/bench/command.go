@@ -8,6 +8,7 @@ import (
 	"github.com/headrace/headrace/internal/commands/cart"
 	"github.com/headrace/headrace/internal/commands/money"
 	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/identity"
 )
 
 // cartLines is how many different items a benchmark's cart holds, so that its events and rows keep their size.
@@ -39,7 +40,7 @@ func (b *bench) command(callers int, hot bool) func(context.Context) (sample, er
 					return err
 				}
 			}
-			_, err := handler.Handle(ctx, carts[w], addItem(n), commands.Call{})
+			_, err := handler.Handle(ctx, carts[w], addItem(n), commands.Call{Who: benchOwner()})
 			return err
 		})
 	}
@@ -48,9 +49,12 @@ func (b *bench) command(callers int, hot bool) func(context.Context) (sample, er
 // coldEvents is the length at which a benchmark's cart is left for a new one.
 const coldEvents = 40
 
+// benchOwner owns the carts, so that the rule on who may do what is measured with the command.
+func benchOwner() identity.Identity { return identity.Identity{Subject: "bench"} }
+
 func openCart(ctx context.Context, handler *commands.Handler[cart.Command, cart.Event, cart.State]) (string, error) {
 	id := cart.NewID()
-	if _, err := handler.Create(ctx, id, cart.Open{OwnerID: "bench", Currency: "EUR"}, commands.Call{}); err != nil {
+	if _, err := handler.Create(ctx, id, cart.Open{OwnerID: "bench", Currency: "EUR"}, commands.Call{Who: benchOwner()}); err != nil {
 		return "", fmt.Errorf("opening a cart: %w", err)
 	}
 	return id, nil

@@ -74,8 +74,14 @@ func (h *Handler[C, E, S]) catchUp(ctx context.Context, stream string, at snapsh
 	return at, nil
 }
 
-// judge decides, once it is sure that the client meant this version.
+// judge decides, once it is sure that the client may ask and meant this version. In this order, so that a version is told
+// to nobody who may not know it.
 func (h *Handler[C, E, S]) judge(at snapshot[S], t task[C]) ([]E, error) {
+	if h.decider.May != nil {
+		if err := h.decider.May(at.state, t.cmd, t.call.Who); err != nil {
+			return nil, err
+		}
+	}
 	if expected := t.call.ExpectedVersion; expected != nil && *expected != at.version {
 		return nil, &eventstore.ConflictError{
 			Stream: t.stream, Expected: eventstore.Exact(*expected), Actual: at.version,

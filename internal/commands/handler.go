@@ -72,14 +72,14 @@ type task[C Command] struct {
 // Handle carries out the command on the stream, which need not have events yet. A success without events has the receipt
 // of the stream as it is.
 //
-// Errors: *Rejection, a refusal by a rule; *eventstore.ConflictError, when the stream is not at call.ExpectedVersion, or
+// Errors: *ForbiddenError, when call.Who may not do this; *Rejection, a refusal by a rule; *eventstore.ConflictError, when the stream is not at call.ExpectedVersion, or
 // when other processes came first on every attempt; *eventstore.ClaimTakenError; *eventstore.CommandIDReusedError;
 // *eventstore.OverloadedError; *eventstore.InvalidRequestError, when the command id or another part is over a limit of
 // the log; *eventstore.UnknownOutcomeError, after which the same call with the same command id tells the truth. With any
 // other error nothing was written.
 func (h *Handler[C, E, S]) Handle(ctx context.Context, stream string, cmd C, call Call) (eventstore.Receipt, error) {
 	if !h.owns(stream) {
-		return eventstore.Receipt{}, h.refuseForeign(stream, cmd)
+		return eventstore.Receipt{}, h.refuseForeign(stream, cmd, call)
 	}
 	id, err := commandID(cmd, stream, call)
 	if err != nil {
@@ -94,7 +94,7 @@ func (h *Handler[C, E, S]) Handle(ctx context.Context, stream string, cmd C, cal
 // Handle. The errors are those of Handle.
 func (h *Handler[C, E, S]) Create(ctx context.Context, stream string, cmd C, call Call) (eventstore.Receipt, error) {
 	if !h.owns(stream) {
-		return eventstore.Receipt{}, h.refuseForeign(stream, cmd)
+		return eventstore.Receipt{}, h.refuseForeign(stream, cmd, call)
 	}
 	id, err := commandID(cmd, "", call)
 	if err != nil {
@@ -110,8 +110,8 @@ func (h *Handler[C, E, S]) owns(stream string) bool {
 	return ok && id != "" && storable(id)
 }
 
-func (h *Handler[C, E, S]) refuseForeign(stream string, cmd C) error {
-	if _, err := h.decider.Decide(h.decider.Initial(stream), cmd); err != nil {
+func (h *Handler[C, E, S]) refuseForeign(stream string, cmd C, call Call) error {
+	if _, err := h.decider.Judge(h.decider.Initial(stream), cmd, call.Who); err != nil {
 		return err
 	}
 	return fmt.Errorf("command %s on stream %q, which is not in category %s", cmd.CommandType(), stream, h.decider.Category)
@@ -159,12 +159,13 @@ func (h *Handler[C, E, S]) mayRetry(t task[C], err error) bool {
 // settled reports whether the error is an answer to the command, given by somebody who would know of an earlier append.
 func settled(err error) bool {
 	var (
+		forbidden *ForbiddenError
 		rejection *Rejection
 		conflict  *eventstore.ConflictError
 		taken     *eventstore.ClaimTakenError
 		reused    *eventstore.CommandIDReusedError
 	)
-	return errors.As(err, &rejection) || errors.As(err, &conflict) || errors.As(err, &taken) || errors.As(err, &reused)
+	return errors.As(err, &forbidden) || errors.As(err, &rejection) || errors.As(err, &conflict) || errors.As(err, &taken) || errors.As(err, &reused)
 }
 
 // pause waits a random time that grows with the attempts, so that those who collided do not collide again.

@@ -3,6 +3,7 @@ package commands_test
 import (
 	"context"
 	"errors"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/headrace/headrace/internal/commands"
 	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/identity"
 	"github.com/headrace/headrace/internal/pgtest"
 )
 
@@ -130,7 +132,7 @@ func TestTheSameCommandTwiceHasOneEffectAndOneReceipt(t *testing.T) {
 	two, _ := open(t, pool, commands.Config{CacheSize: -1})
 	stream := newAccount()
 	mustHandle(t, one, stream, deposit{Amount: 5}, commands.Call{})
-	call := commands.Call{CommandID: "c-1", Actor: "ada"}
+	call := commands.Call{CommandID: "c-1", Who: identity.Identity{Subject: "ada"}}
 	first := mustHandle(t, one, stream, withdraw{Amount: 5}, call)
 	if first.Duplicate || first.Version != 2 || first.CommandID != "c-1" {
 		t.Fatalf("got %+v", first)
@@ -168,7 +170,7 @@ func TestTheSameCommandTwiceHasOneEffectAndOneReceipt(t *testing.T) {
 	if _, ok := errors.AsType[*eventstore.CommandIDReusedError](err); !ok {
 		t.Errorf("another stream: got %v", err)
 	}
-	mustHandle(t, one, stream, withdraw{Amount: 5}, commands.Call{CommandID: "c-1", Actor: "bob"})
+	mustHandle(t, one, stream, withdraw{Amount: 5}, commands.Call{CommandID: "c-1", Who: identity.Identity{Subject: "bob"}})
 }
 
 // A duplicate's receipt is older than the state that was decided on; it must not become the kept state's version.
@@ -305,14 +307,14 @@ func TestMetadataTellsOnWhoseBehalf(t *testing.T) {
 	t.Parallel()
 	h, store := openOne(t)
 	receipt := mustHandle(t, h, newAccount(), deposit{Amount: 1}, commands.Call{
-		CommandID: "c-1", Actor: "ada", CorrelationID: "request", CausationID: "cause",
+		CommandID: "c-1", Who: identity.Identity{Subject: "ada", Roles: []string{"staff"}}, CorrelationID: "request", CausationID: "cause",
 	})
 	e, _, err := store.EventAt(t.Context(), receipt.Position())
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := eventstore.Metadata{CommandID: "c-1", Actor: "ada", CorrelationID: "request", CausationID: "cause"}
-	if got, err := e.ParseMetadata(); err != nil || got != want {
+	want := eventstore.Metadata{CommandID: "c-1", Actor: "ada", Roles: []string{"staff"}, CorrelationID: "request", CausationID: "cause"}
+	if got, err := e.ParseMetadata(); err != nil || !reflect.DeepEqual(got, want) {
 		t.Fatalf("got %+v, %v", got, err)
 	}
 }

@@ -24,7 +24,7 @@ func commandID(cmd Command, stream string, call Call) (eventstore.CommandID, err
 	fmt.Fprintf(hash, "%d:%s%d:%s%d:", len(cmd.CommandType()), cmd.CommandType(), len(stream), stream, len(input))
 	hash.Write(input)
 
-	id := eventstore.CommandID{Actor: call.Actor, ID: call.CommandID}
+	id := eventstore.CommandID{Actor: call.Who.Subject, ID: call.CommandID}
 	hash.Sum(id.Hash[:0])
 	return id, nil
 }

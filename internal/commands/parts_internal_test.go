@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/identity"
 )
 
 func TestCacheNeverGoesBack(t *testing.T) {
@@ -99,7 +100,7 @@ func TestCommandHashTellsCommandsApart(t *testing.T) {
 		"input": {probe{Type: "t", B: "1"}, "s"}, "stream": {probe{Type: "t", A: "1"}, "s2"},
 		"create": {probe{Type: "t", A: "1"}, ""}, "moved border": {probe{Type: "t1:", A: "1"}, "s"},
 	} {
-		id, err := commandID(c.cmd, c.stream, Call{CommandID: "c", Actor: "a"})
+		id, err := commandID(c.cmd, c.stream, Call{CommandID: "c", Who: identity.Identity{Subject: "a"}})
 		if err != nil || id.ID != "c" || id.Actor != "a" {
 			t.Fatalf("%s: got %+v, %v", name, id, err)
 		}
@@ -107,7 +108,7 @@ func TestCommandHashTellsCommandsApart(t *testing.T) {
 			t.Errorf("%s and %s have one hash", name, other)
 		}
 		seen[id.Hash] = name
-		if again, _ := commandID(c.cmd, c.stream, Call{CommandID: "c", Actor: "a"}); again != id {
+		if again, _ := commandID(c.cmd, c.stream, Call{CommandID: "c", Who: identity.Identity{Subject: "a"}}); again != id {
 			t.Errorf("%s has two hashes", name)
 		}
 	}

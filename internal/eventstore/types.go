@@ -28,10 +28,19 @@ type Event struct {
 
 // Metadata says on whose behalf and why an event was recorded.
 type Metadata struct {
-	CommandID     string `json:"commandId,omitempty"`
-	Actor         string `json:"actor,omitempty"`
-	CorrelationID string `json:"correlationId,omitempty"` // the request or process that all this belongs to
-	CausationID   string `json:"causationId,omitempty"`   // the event or message that led to this command
+	CommandID     string   `json:"commandId,omitempty"`
+	Actor         string   `json:"actor,omitempty"`
+	Roles         []string `json:"roles,omitempty"`         // that the actor had then
+	CorrelationID string   `json:"correlationId,omitempty"` // the request or process that all this belongs to
+	CausationID   string   `json:"causationId,omitempty"`   // the event or message that led to this command
+}
+
+// RequestID is the request by which the command came: the correlation id, unless another event or a message led to it.
+func (m Metadata) RequestID() string {
+	if m.CausationID != "" {
+		return ""
+	}
+	return m.CorrelationID
 }
 
 // ParseMetadata decodes the metadata of an event.

@@ -88,6 +88,18 @@ func (w *Where) And(condition string, arg any) {
 	w.conditions = append(w.conditions, fmt.Sprintf(condition, len(w.args)))
 }
 
+// AndOwner adds that a column names this subject. Nil lets all through; to nobody, the empty subject, nothing belongs, not
+// even rows whose column is empty.
+func (w *Where) AndOwner(column string, subject *string) {
+	switch {
+	case subject == nil:
+	case *subject == "":
+		w.conditions = append(w.conditions, "false")
+	default:
+		w.And(column+" = $%d", *subject)
+	}
+}
+
 // AndAnyOf adds that a column has one of these values. None lets all through. One value is compared plainly, so that
 // an index on the column and the order serves.
 func (w *Where) AndAnyOf(column string, values []string) {

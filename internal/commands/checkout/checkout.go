@@ -8,6 +8,7 @@ import (
 	"github.com/headrace/headrace/internal/commands/cart"
 	"github.com/headrace/headrace/internal/commands/order"
 	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/identity"
 )
 
 // Name is the policy's, under which it acts and keeps its place in the log.
@@ -23,7 +24,7 @@ func Place(e eventstore.Event, p cart.CheckedOut) (orderStream string, cmd order
 	}
 	call = commands.Call{
 		CommandID:   Name + ":" + e.ID.String(),
-		Actor:       "policy:" + Name,
+		Who:         identity.System(identity.SystemPrefix + Name),
 		CausationID: e.ID.String(),
 	}
 	// An order must not fail to be placed for want of a note on what the cart's command belonged to.

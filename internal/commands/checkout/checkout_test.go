@@ -14,6 +14,7 @@ import (
 	"github.com/headrace/headrace/internal/commands/money"
 	"github.com/headrace/headrace/internal/commands/order"
 	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/identity"
 )
 
 func TestPlaceIsDerivedFromTheEventAlone(t *testing.T) {
@@ -33,7 +34,7 @@ func TestPlaceIsDerivedFromTheEventAlone(t *testing.T) {
 		Items: []order.Item{{SKU: "pen", Name: "Pen", Quantity: 2, UnitPrice: price}},
 	}
 	wantCall := commands.Call{
-		CommandID: "checkout:01890000-0000-7000-8000-000000000001", Actor: "policy:checkout",
+		CommandID: "checkout:01890000-0000-7000-8000-000000000001", Who: identity.System("policy:checkout"),
 		CorrelationID: "request-1", CausationID: "01890000-0000-7000-8000-000000000001",
 	}
 	if stream != "order-1" || !reflect.DeepEqual(cmd, wantCmd) || !reflect.DeepEqual(call, wantCall) {

@@ -4,6 +4,13 @@
 //		When(cart.CheckOut{}).
 //		ThenRejected(t, cart.CodeEmpty)
 //
+// Commands are judged for an identity that may do everything, unless As names another:
+//
+//	decidertest.Given(cart.Decider(), cart.Opened{OwnerID: "ada", Currency: "EUR"}).
+//		As(identity.Identity{Subject: "eve"}).
+//		When(cart.CheckOut{}).
+//		ThenForbidden(t)
+//
 // It also checks what every write model owes the framework: that it is pure (CheckPure), and that the JSON of what it
 // records does not change by accident (CheckGolden).
 package decidertest
@@ -15,6 +22,7 @@ import (
 
 	"github.com/headrace/headrace/internal/commands"
 	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/identity"
 )
 
 // Scenario is what happened to a stream so far.
@@ -22,6 +30,7 @@ type Scenario[C commands.Command, E eventstore.Payload, S any] struct {
 	decider commands.Decider[C, E, S]
 	stream  string
 	events  []E
+	who     identity.Identity
 }
 
 // Outcome is what came of a command.
@@ -39,13 +48,21 @@ func Stream(category string) string { return category + "-01890000-0000-7000-800
 func Given[C commands.Command, E eventstore.Payload, S any](
 	decider commands.Decider[C, E, S], events ...E,
 ) Scenario[C, E, S] {
-	return Scenario[C, E, S]{decider: decider, stream: Stream(decider.Category), events: events}
+	return Scenario[C, E, S]{
+		decider: decider, stream: Stream(decider.Category), events: events, who: identity.System("policy:test"),
+	}
+}
+
+// As says who asks.
+func (s Scenario[C, E, S]) As(who identity.Identity) Scenario[C, E, S] {
+	s.who = who
+	return s
 }
 
 // When carries out a command.
 func (s Scenario[C, E, S]) When(command C) Outcome[C, E, S] {
 	state := fold(s.decider, s.stream, s.events)
-	events, err := s.decider.Decide(state, command)
+	events, err := s.decider.Judge(state, command, s.who)
 	return Outcome[C, E, S]{decider: s.decider, before: state, events: events, err: err}
 }
 
@@ -79,6 +96,19 @@ func (o Outcome[C, E, S]) ThenRejected(t testing.TB, code string) *commands.Reje
 		t.Errorf("the refusal %s says nothing", code)
 	}
 	return rejection
+}
+
+// ThenForbidden expects a *commands.ForbiddenError and returns it.
+func (o Outcome[C, E, S]) ThenForbidden(t testing.TB) *commands.ForbiddenError {
+	t.Helper()
+	var forbidden *commands.ForbiddenError
+	if !errors.As(o.err, &forbidden) {
+		t.Fatalf("got events %+v and error %v, want it forbidden", o.events, o.err)
+	}
+	if forbidden.Message == "" {
+		t.Error("the refusal says nothing")
+	}
+	return forbidden
 }
 
 // Effects is what is written beside the events. It fails the test when the command was refused.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/headrace/headrace/internal/commands"
 	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/identity"
 )
 
 type put struct{ Text string }
@@ -30,6 +31,12 @@ func list() commands.Decider[put, added, []string] {
 	return commands.Decider[put, added, []string]{
 		Category: "list",
 		Initial:  func(string) []string { return nil },
+		May: func(_ []string, _ put, who identity.Identity) error {
+			if who.Subject == "eve" {
+				return commands.Forbidden("not eve")
+			}
+			return nil
+		},
 		Decide: func(texts []string, c put) ([]added, error) {
 			if slices.Contains(texts, c.Text) {
 				return nil, &commands.Rejection{Code: "TWICE", Message: "it is there", Field: "text"}
@@ -81,6 +88,7 @@ func TestOutcomesAreToldApart(t *testing.T) {
 	type outcome = Outcome[put, added, []string]
 	success, refusal := Given(list(), added{"a"}).When(put{"b"}), Given(list(), added{"a"}).When(put{"a"})
 	fault := Given(list()).When(put{""})
+	forbidden := Given(list(), added{"a"}).As(identity.Identity{Subject: "eve"}).When(put{"b"})
 	then := func(o outcome, want ...added) func(testing.TB) {
 		return func(t testing.TB) { o.Then(t, want...) }
 	}
@@ -101,6 +109,9 @@ func TestOutcomesAreToldApart(t *testing.T) {
 		"wrong code":        {rejected(refusal, "OTHER"), true},
 		"not refused":       {rejected(success, "TWICE"), true},
 		"fault, no refusal": {rejected(fault, "TWICE"), true},
+		"forbidden":         {func(t testing.TB) { forbidden.ThenForbidden(t) }, false},
+		"forbidden, others": {func(t testing.TB) { refusal.ThenForbidden(t) }, true},
+		"not forbidden":     {func(t testing.TB) { success.ThenForbidden(t) }, true},
 		"effects refused":   {func(t testing.TB) { refusal.Effects(t) }, true},
 	} {
 		if got := fails(test.check); got != test.fails {

@@ -8,9 +8,10 @@ import (
 
 	"github.com/headrace/headrace/internal/commands"
 	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/identity"
 )
 
-// CheckPure carries out random histories of commands and fails when Decide or Evolve change what they were given, or
+// CheckPure carries out random histories of commands and fails when May, Decide or Evolve change what they were given, or
 // answer differently the second time. States are shared between goroutines and kept after newer ones were made of them,
 // so at each step it makes two successors of one state and compares all three with a fold from the start. The invariant,
 // when there is one, must hold for every state.
@@ -49,8 +50,14 @@ func CheckPure[C commands.Command, E eventstore.Payload, S any](
 func decideTwice[C commands.Command, E eventstore.Payload, S any](
 	t *rapid.T, decider commands.Decider[C, E, S], state S, cmd C,
 ) []E {
-	first, firstErr := decider.Decide(state, cmd)
-	second, secondErr := decider.Decide(state, cmd)
+	if decider.May != nil {
+		for _, who := range []identity.Identity{{}, {Subject: "somebody"}, {Subject: "clerk", Roles: []string{identity.Staff}}} {
+			same(t, "what is forbidden", decider.May(state, cmd, who), decider.May(state, cmd, who))
+		}
+	}
+	all := identity.System("policy:test")
+	first, firstErr := decider.Judge(state, cmd, all)
+	second, secondErr := decider.Judge(state, cmd, all)
 	same(t, "the decision", first, second)
 	same(t, "the refusal", firstErr, secondErr)
 	if firstErr != nil && len(first) > 0 {

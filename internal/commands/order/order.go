@@ -76,6 +76,7 @@ const (
 type State struct {
 	ID        string
 	CartID    string
+	OwnerID   string
 	Status    Status
 	Reference string // of the payment; empty as long as there is none
 }
@@ -106,6 +107,7 @@ func Decider(cfg Config) commands.Decider[Command, Event, State] {
 	return commands.Decider[Command, Event, State]{
 		Category: Category,
 		Initial:  func(stream string) State { return State{ID: stream} },
+		May:      may,
 		Decide:   decide,
 		Evolve:   evolve,
 		Effects: func(before State, events []Event) commands.Effects {
@@ -117,7 +119,7 @@ func Decider(cfg Config) commands.Decider[Command, Event, State] {
 func evolve(s State, event Event) State {
 	switch e := event.(type) {
 	case Placed:
-		s.Status, s.CartID = StatusPlaced, e.CartID
+		s.Status, s.CartID, s.OwnerID = StatusPlaced, e.CartID, e.OwnerID
 	case Paid:
 		s.Status, s.Reference = StatusPaid, e.Reference
 	case Shipped:

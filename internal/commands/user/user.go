@@ -67,6 +67,7 @@ func Decider() commands.Decider[Command, Event, State] {
 	return commands.Decider[Command, Event, State]{
 		Category: Category,
 		Initial:  func(stream string) State { return State{ID: stream} },
+		May:      may,
 		Decide:   decide,
 		Evolve:   evolve,
 		Effects:  effects,

@@ -13,6 +13,8 @@ type Filter struct {
 	UserID *string
 	Stream *string
 	Types  []string // any of these event types; none: all
+
+	VisibleTo *string // only what belongs to this subject; see Access
 }
 
 // OrderBy is an order of activities.

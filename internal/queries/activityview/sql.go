@@ -38,6 +38,7 @@ func orders() []queries.Order[Activity] {
 
 func (f Filter) where() queries.Where {
 	var w queries.Where
+	w.AndOwner("user_id", f.VisibleTo)
 	if f.UserID != nil {
 		w.And("user_id = $%d", *f.UserID)
 	}

@@ -12,6 +12,8 @@ import (
 type Filter struct {
 	OwnerID *string
 	Status  []Status // any of these; none: all
+
+	VisibleTo *string // only what belongs to this subject; see Access
 }
 
 // OrderBy is an order of carts. The id breaks ties.

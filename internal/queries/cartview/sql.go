@@ -23,6 +23,7 @@ func orders() []queries.Order[Cart] {
 
 func (f Filter) where() queries.Where {
 	var w queries.Where
+	w.AndOwner("owner_id", f.VisibleTo)
 	if f.OwnerID != nil {
 		w.And("owner_id = $%d", *f.OwnerID)
 	}

@@ -13,6 +13,8 @@ type Filter struct {
 	OwnerID *string
 	CartID  *string
 	Status  []Status // any of these; none: all
+
+	VisibleTo *string // only what belongs to this subject; see Access
 }
 
 // OrderBy is an order of orders. The id breaks ties.

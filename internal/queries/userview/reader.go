@@ -12,6 +12,8 @@ import (
 type Filter struct {
 	Email  *string  // the whole address; case and surrounding space do not matter
 	Status []Status // any of these; none: all
+
+	VisibleTo *string // only what belongs to this subject; see Access
 }
 
 // OrderBy is an order of users. The id breaks ties.

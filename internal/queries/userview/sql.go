@@ -24,6 +24,7 @@ func orders() []queries.Order[User] {
 
 func (f Filter) where() queries.Where {
 	var w queries.Where
+	w.AndOwner("id", f.VisibleTo)
 	if f.Email != nil {
 		w.And("email_key = $%d", emailKey(*f.Email))
 	}
