@@ -1,0 +1,57 @@
+// What several tests ask of the example's shop.
+
+/** Sends an operation by plain fetch. Returns its data, and fails with the errors when there are any. */
+export async function ask(server, query, variables = {}, headers = {}) {
+  const response = await fetch(server.url, {
+    method: "POST",
+    headers: { "content-type": "application/json", accept: "application/graphql-response+json", ...headers },
+    body: JSON.stringify({ query, variables }),
+  });
+  const { data, errors } = await response.json();
+  if (errors) throw new Error(JSON.stringify(errors));
+  return data;
+}
+
+export const openCart = /* GraphQL */ `
+  mutation OpenCart($ownerId: ID!) {
+    openCart(input: { ownerId: $ownerId, currency: "EUR" }) {
+      receipt { stream position token }
+      userErrors { code message }
+    }
+  }
+`;
+
+export const addItem = /* GraphQL */ `
+  mutation AddItem($cartId: ID!, $sku: String!) {
+    addItem(input: { cartId: $cartId, sku: $sku, name: $sku, quantity: 1, unitPrice: { amount: 450, currency: "EUR" } }) {
+      receipt { position token }
+      userErrors { code message }
+      cart { id version items { sku quantity } }
+    }
+  }
+`;
+
+export const followEvents = /* GraphQL */ `
+  subscription FollowEvents($after: Position, $stream: String) {
+    events(after: $after, stream: $stream) { position type version }
+  }
+`;
+
+export const followCart = /* GraphQL */ `
+  subscription FollowCart($id: ID!) {
+    cartChanged(id: $id) { id version items { sku quantity } }
+  }
+`;
+
+/** Opens a cart and returns its id. */
+export async function newCart(server, ownerId = "ada") {
+  const { openCart: opened } = await ask(server, openCart, { ownerId });
+  return opened.receipt.stream;
+}
+
+/** Puts an item into a cart. */
+export async function add(server, cartId, sku = "tea") {
+  const { addItem: added } = await ask(server, addItem, { cartId, sku });
+  if (added.userErrors.length > 0) throw new Error(JSON.stringify(added.userErrors));
+  return added;
+}
