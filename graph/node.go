@@ -65,17 +65,32 @@ func (r queryRoot) nodesOf(ctx context.Context, kind string, ids []string, atLea
 }
 
 func (r queryRoot) eventNodes(ctx context.Context, ids []string) ([]model.Node, error) {
-	out := make([]model.Node, len(ids))
+	positions := make([]int64, 0, len(ids))
+	places := map[int64][]int{}
 	for i, id := range ids {
 		position, err := strconv.ParseInt(strings.TrimPrefix(id, model.EventIDPrefix), 10, 64)
 		if err != nil || position < 1 {
 			continue
 		}
-		e, found, err := r.Store.EventAt(ctx, position)
-		if err != nil {
-			return nil, err
+		if places[position] == nil {
+			positions = append(positions, position)
 		}
-		if event := (&model.Event{Event: e}); found && r.sees(ctx, eventKind, event) {
+		places[position] = append(places[position], i)
+	}
+	out := make([]model.Node, len(ids))
+	if len(positions) == 0 {
+		return out, nil
+	}
+	events, err := r.Store.EventsAt(ctx, positions)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range events {
+		event := &model.Event{Event: e}
+		if !r.sees(ctx, eventKind, event) {
+			continue
+		}
+		for _, i := range places[e.Position] {
 			out[i] = event
 		}
 	}

@@ -202,6 +202,15 @@ func (s *Store) EventAt(ctx context.Context, position int64) (Event, bool, error
 	return e, true, nil
 }
 
+// EventsAt returns those of the events at these positions that there are, in order of position, with one statement.
+func (s *Store) EventsAt(ctx context.Context, positions []int64) ([]Event, error) {
+	events, err := s.query(ctx, sqlEventsAt, positions)
+	if err != nil {
+		return nil, fmt.Errorf("reading the events at %d positions: %w", len(positions), err)
+	}
+	return events, nil
+}
+
 // Head returns the token of the newest event; its position is 0 when the log is empty.
 func (s *Store) Head(ctx context.Context) (Token, error) {
 	var t Token

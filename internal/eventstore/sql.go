@@ -204,11 +204,29 @@ where position > $1 and position <= $2 order by position limit $3`
 	sqlReadLogTypes = `select ` + sqlColumns + ` from events
 where position > $1 and position <= $2 and type = any($4) order by position limit $3`
 
-	sqlReadLogStream = `select ` + sqlColumns + ` from events
-where stream = $4 and position > $1 and position <= $2 and (cardinality($5::text[]) = 0 or type = any($5))
+	// sqlReadLogStream goes on in a stream after a position. The index of a stream is by version, so the version is looked
+	// for first: that of the event at the position, where a page usually ended, or else by halving, since positions grow
+	// with versions. Reading from the start instead would make the pages of a long stream dearer from one to the next.
+	sqlReadLogStream = `
+with recursive seek (low, high) as (
+	select 0::bigint, case when $1::bigint = 0 then 0
+		else coalesce((select version from events where stream = $4::text order by version desc limit 1), 0) end
+	union all
+	select case when probe.position <= $1 then middle.version else low end,
+		case when probe.position <= $1 then high else middle.version - 1 end
+	from seek
+	cross join lateral (select (low + high + 1) / 2 as version) middle
+	cross join lateral (select position from events where stream = $4 and version = middle.version limit 1) probe
+	where low < high
+)
+select ` + sqlColumns + ` from events
+where stream = $4 and position <= $2 and (cardinality($5::text[]) = 0 or type = any($5))
+	and version > coalesce((select version from events where position = $1 and stream = $4), (select max(low) from seek))
 order by version limit $3`
 
 	sqlEventAt = `select ` + sqlColumns + ` from events where position = $1`
+
+	sqlEventsAt = `select ` + sqlColumns + ` from events where position = any($1::bigint[]) order by position`
 
 	sqlLogHead = `
 select log.log_id, log.epoch, coalesce(e.position, 0), coalesce(e.id, '00000000-0000-0000-0000-000000000000')

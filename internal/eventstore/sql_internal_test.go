@@ -17,7 +17,7 @@ func TestEveryStatementFitsTheSchema(t *testing.T) {
 		"lock": sqlLock, "lockFull": sqlLockFull, "one": sqlAppendOne, "many": sqlAppendMany, "judged": sqlAppendJudged,
 		"full": sqlAppendFull, "guard": sqlGuard, "settle": sqlSettle, "isolation": sqlIsolation,
 		"receipt": sqlReceipt, "forget": sqlForget, "readStream": sqlReadStream, "backward": sqlReadStreamBackward,
-		"readLog": sqlReadLog, "readLogTypes": sqlReadLogTypes, "readLogStream": sqlReadLogStream, "eventAt": sqlEventAt,
+		"readLog": sqlReadLog, "readLogTypes": sqlReadLogTypes, "readLogStream": sqlReadLogStream, "eventAt": sqlEventAt, "eventsAt": sqlEventsAt,
 		"logHead": sqlLogHead, "headPosition": sqlHeadPosition, "streamVersion": sqlStreamVersion, "eventID": sqlEventID,
 	} {
 		if _, err := conn.Conn().Prepare(t.Context(), name, sql); err != nil {
