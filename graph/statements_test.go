@@ -2,8 +2,11 @@ package graph_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vektah/gqlparser/v2/ast"
 
 	"github.com/headrace/headrace/graph"
 )
@@ -81,32 +84,69 @@ const wholeOrder = `id cartId ownerId status currency paymentReference trackingC
 const wholeEvent = `id eventId position stream version type schemaVersion data recordedAt
 	metadata { commandId actor correlationId causationId }`
 
+// listCase asks for a list of $n objects, and says how many statements that may take whatever $n is.
+type listCase struct {
+	document string
+	list     []any // where the objects are in the answer
+	want     int
+}
+
+func page(field, node, totals string) string {
+	return fmt.Sprintf("query($n: Int) { %s(first: $n) { %s nodes { %s } edges { cursor node { id } } pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }",
+		field, totals, node)
+}
+
+// listCases are all lists that are read from the database, by their place in the schema. One that is missing here fails
+// TestEveryListIsCounted.
+func listCases() map[string][]listCase {
+	return map[string][]listCase{
+		"Query.carts": {
+			{page("carts", wholeCart, "totalCount"), []any{"carts", "nodes"}, 2},
+			{page("carts", wholeCart, ""), []any{"carts", "nodes"}, 1}, // the total is counted only when asked for
+		},
+		"Query.orders":   {{page("orders", wholeOrder, "totalCount"), []any{"orders", "nodes"}, 2}},
+		"Query.users":    {{page("users", "id email name status version position registeredAt updatedAt", "totalCount"), []any{"users", "nodes"}, 2}},
+		"Query.activity": {{page("activity", "id position userId stream type summary actor recordedAt", "totalCount"), []any{"activity", "nodes"}, 2}},
+		"Query.events":   {{page("events", wholeEvent, "head"), []any{"events", "nodes"}, 2}}, // the head, and the page
+		"Query.nodes":    nil,                                                                 // TestNodesAskOncePerType
+	}
+}
+
+// inRow are the lists that come with the row of the object that has them.
+var inRow = []string{"Cart.items", "Order.items"}
+
+func TestEveryListIsCounted(t *testing.T) {
+	t.Parallel()
+	schema, cases := readSchema(t), listCases()
+	for name, typ := range schema.Types {
+		if typ.BuiltIn || typ.Kind != ast.Object || strings.HasPrefix(name, "__") || strings.HasSuffix(name, "Connection") {
+			continue // the edges and nodes of a connection are the connection's own
+		}
+		for _, field := range typ.Fields {
+			isList := field.Type.Elem != nil || strings.HasSuffix(field.Type.Name(), "Connection")
+			place := name + "." + field.Name
+			_, counted := cases[place]
+			if isList && !counted && !slices.Contains(inRow, place) && field.Name != "userErrors" && !strings.HasPrefix(field.Name, "__") {
+				t.Errorf("%s is a list, and nobody counts the statements that it takes", place)
+			}
+		}
+	}
+}
+
 func TestListsAskAsOftenForOneRowAsForAHundred(t *testing.T) {
 	t.Parallel()
 	b := setup(t, graph.Config{})
 	const rows = 100
 	b.fill(rows)
-	page := func(field, node string, totals string) string {
-		return fmt.Sprintf("query($n: Int) { %s(first: $n) { %s nodes { %s } edges { cursor node { id } } pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }",
-			field, totals, node)
-	}
-	for _, c := range []struct {
-		name, document string
-		want           int
-	}{
-		{"carts", page("carts", wholeCart, "totalCount"), 2},
-		{"orders", page("orders", wholeOrder, "totalCount"), 2},
-		{"users", page("users", "id email name status version position registeredAt updatedAt", "totalCount"), 2},
-		{"activity", page("activity", "id position userId stream type summary actor recordedAt", "totalCount"), 2},
-		{"carts", page("carts", wholeCart, ""), 1},        // the total is counted only when asked for
-		{"events", page("events", wholeEvent, "head"), 2}, // the head, and the page
-	} {
-		for _, n := range []int{1, rows} {
-			b.asked.take()
-			a := b.post(c.document, map[string]any{"n": n})
-			equal(t, c.name+": rows", len(a.at(t, c.name, "nodes").([]any)), n)
-			if asked := b.asked.take(); len(asked) != c.want {
-				t.Errorf("%d %s took %d statements, want %d: %s", n, c.name, len(asked), c.want, strings.Join(asked, ";\n"))
+	for place, cases := range listCases() {
+		for _, c := range cases {
+			for _, n := range []int{1, rows} {
+				b.asked.take()
+				a := b.post(c.document, map[string]any{"n": n})
+				equal(t, place+": rows", len(a.at(t, c.list...).([]any)), n)
+				if asked := b.asked.take(); len(asked) != c.want {
+					t.Errorf("%d of %s took %d statements, want %d: %s", n, place, len(asked), c.want, strings.Join(asked, ";\n"))
+				}
 			}
 		}
 	}
@@ -118,11 +158,11 @@ func TestNodesAskOncePerType(t *testing.T) {
 	carts, orders, users := b.fill(25)
 	activities := b.post(`{ activity(first: 25) { nodes { id } } }`, nil).at(t, "activity", "nodes").([]any)
 	document := `query($ids: [ID!]!) { nodes(ids: $ids) { id __typename ... on Cart { items { sku } } ... on Order { items { sku } } } }`
-	for _, n := range []int{1, 25} {
+	for _, n := range []int{1, 20} {
 		var ids, types []string
 		for i := range n {
-			ids = append(ids, carts[i], orders[i], users[i], activities[i].(map[string]any)["id"].(string))
-			types = append(types, "Cart", "Order", "User", "Activity")
+			ids = append(ids, carts[i], orders[i], users[i], activities[i].(map[string]any)["id"].(string), fmt.Sprintf("event-%d", n-i))
+			types = append(types, "Cart", "Order", "User", "Activity", "Event")
 		}
 		b.asked.take()
 		a := b.post(document, map[string]any{"ids": ids})
@@ -130,8 +170,56 @@ func TestNodesAskOncePerType(t *testing.T) {
 			equal(t, "id", a.at(t, "nodes", i, "id"), ids[i])
 			equal(t, "type", a.at(t, "nodes", i, "__typename"), types[i])
 		}
-		if asked := b.asked.take(); len(asked) != 4 {
-			t.Errorf("%d ids took %d statements, want 4: %s", len(ids), len(asked), strings.Join(asked, ";\n"))
+		if asked := b.asked.take(); len(asked) != 5 {
+			t.Errorf("%d ids took %d statements, want 5: %s", len(ids), len(asked), strings.Join(asked, ";\n"))
 		}
 	}
+}
+
+func TestAHundredEventsByIDAreOneStatement(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{})
+	b.each(100, func(i int) string {
+		return fmt.Sprintf(`openCart(input: {ownerId: "o%d", currency: "EUR"}) { userErrors { code } }`, i)
+	})
+	b.settle()
+	ids := make([]string, 100)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("event-%d", 100-i)
+	}
+	ids[7], ids[8] = "event-101", ids[9]
+	b.asked.take()
+	a := b.post(`query($ids: [ID!]!) { nodes(ids: $ids) { id ... on Event { position stream } } }`, in{"ids": ids})
+	if asked := b.asked.take(); len(asked) != 1 {
+		t.Errorf("100 events took %d statements: %s", len(asked), strings.Join(asked, ";\n"))
+	}
+	equal(t, "one that is not there", a.at(t, "nodes", 7), nil)
+	for i, id := range ids {
+		if i != 7 {
+			equal(t, "id", a.at(t, "nodes", i, "id"), any(id))
+		}
+	}
+}
+
+// The object of a payload is one statement more, and only where it is asked for.
+func TestPayloadsReadTheirObjectOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{})
+	reads := func(document string) int {
+		t.Helper()
+		b.asked.take()
+		a := b.post(document, nil)
+		equal(t, document, a.code(), nil)
+		n := 0
+		for _, statement := range b.asked.take() {
+			if strings.Contains(statement, " from cart where") {
+				n++
+			}
+		}
+		return n
+	}
+	const open = `mutation { a: openCart(input: {ownerId: "ada", currency: "EUR"}) { receipt { version } %s } b: openCart(input: {ownerId: "ada", currency: "EUR"}) { receipt { version } %s } }`
+	equal(t, "without the object", reads(fmt.Sprintf(open, "", "")), 0)
+	equal(t, "with the object", reads(fmt.Sprintf(open, `cart(within: "30s") { id items { sku } }`, "")), 1)
+	equal(t, "with both", reads(fmt.Sprintf(open, `cart(within: "30s") { id }`, `cart(within: "30s") { id total { amount } }`)), 2)
 }

@@ -96,7 +96,7 @@ func TestAPageOfAStreamTouchesFewBlocks(t *testing.T) {
 			t.Fatal(err)
 		}
 		blocks := read[0].Plan["Shared Hit Blocks"].(float64) + read[0].Plan["Shared Read Blocks"].(float64)
-		if blocks > 150 {
+		if blocks > 100 {
 			t.Errorf("a page after %d touches %v blocks: %s", after, blocks, plan)
 		}
 	}
