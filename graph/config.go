@@ -31,8 +31,8 @@ type Config struct {
 	Admit     func(ctx context.Context, r *http.Request) (retryAfter time.Duration, err error)
 	Validator func(ctx context.Context, oc *graphql.OperationContext) (etag string, ok bool)
 
-	// Origins are the other origins, such as https://shop.example.org, whose pages may send requests and open
-	// WebSockets. None: only pages of the same origin.
+	// Origins are the other origins, such as https://shop.example.org, whose pages may send requests, read
+	// the answers and open WebSockets. None: only pages of the same origin.
 	Origins []string
 
 	// Logger gets the errors whose text clients do not see. Nil stands for slog.Default().

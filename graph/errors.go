@@ -35,6 +35,7 @@ const (
 	codeTooLarge           = "REQUEST_TOO_LARGE"
 	codeDocumentLimit      = "DOCUMENT_LIMIT_EXCEEDED"
 	codeUntrusted          = "UNTRUSTED_DOCUMENT"
+	codeOrigin             = "ORIGIN_NOT_TRUSTED"
 	codePersistedNotFound  = "PERSISTED_QUERY_NOT_FOUND"
 	codeDirectiveLimit     = "DIRECTIVE_LIMIT_EXCEEDED"
 	codeAliasLimit         = "ALIAS_LIMIT_EXCEEDED"

@@ -42,6 +42,8 @@ type Handler struct {
 	mu      sync.Mutex   // orders the first wait for streams and the last that begins
 }
 
+const graphqlPath = "/graphql"
+
 var errDraining = errors.New("the server is going down")
 
 // NewHandler returns the handler. An error says that an origin of the configuration is not one, or what is
@@ -57,22 +59,16 @@ func NewHandler(r *Resolver, cfg Config) (*Handler, error) {
 	}
 	h.graphql = h.newServer(schema)
 
-	h.protection = http.NewCrossOriginProtection()
-	for _, origin := range cfg.Origins {
-		if err := h.protection.AddTrustedOrigin(origin); err != nil {
-			return nil, fmt.Errorf("trusted origin %q: %w", origin, err)
-		}
-	}
 	mux := http.NewServeMux()
-	mux.Handle("/graphql", http.HandlerFunc(h.serveGraphQL))
+	mux.Handle(graphqlPath, http.HandlerFunc(h.serveGraphQL))
 	if cfg.Introspection == On || cfg.PublishSchema {
 		mux.HandleFunc("GET /schema.graphql", publishSchema())
 	}
 	if cfg.GraphiQL == On {
 		mux.Handle("/", graphiql.Handler())
 	}
-	h.routes = h.protection.Handler(mux)
-	return h, nil
+	h.routes, err = h.guard(mux)
+	return h, err
 }
 
 func (h *Handler) newServer(schema graphql.ExecutableSchema) *handler.Server {

@@ -724,6 +724,12 @@ enum ErrorCode {
   BAD_USER_INPUT
   "The body has too many bytes."
   REQUEST_TOO_LARGE
+  "The document has too many bytes, or too many fields of the same names at the same places."
+  DOCUMENT_LIMIT_EXCEEDED
+  "One place of the document has too many directives."
+  DIRECTIVE_LIMIT_EXCEEDED
+  "The operation has too many aliases."
+  ALIAS_LIMIT_EXCEEDED
   "The document nests its fields too deeply."
   DEPTH_LIMIT_EXCEEDED
   "The operation may return too many fields."
@@ -734,6 +740,10 @@ enum ErrorCode {
   INTROSPECTION_DISABLED
   "The server does not know a document of this hash: send the document with it."
   PERSISTED_QUERY_NOT_FOUND
+  "The server executes only documents that it knows, and this is none of them."
+  UNTRUSTED_DOCUMENT
+  "The request came from a page whose origin is not trusted."
+  ORIGIN_NOT_TRUSTED
   "A subscription came as a plain request: it needs a WebSocket or server-sent events."
   SUBSCRIPTION_NEEDS_STREAM
   "Too many streams or subscriptions are open."

@@ -208,6 +208,12 @@ const (
 	ErrorCodeBadUserInput ErrorCode = "BAD_USER_INPUT"
 	// The body has too many bytes.
 	ErrorCodeRequestTooLarge ErrorCode = "REQUEST_TOO_LARGE"
+	// The document has too many bytes, or too many fields of the same names at the same places.
+	ErrorCodeDocumentLimitExceeded ErrorCode = "DOCUMENT_LIMIT_EXCEEDED"
+	// One place of the document has too many directives.
+	ErrorCodeDirectiveLimitExceeded ErrorCode = "DIRECTIVE_LIMIT_EXCEEDED"
+	// The operation has too many aliases.
+	ErrorCodeAliasLimitExceeded ErrorCode = "ALIAS_LIMIT_EXCEEDED"
 	// The document nests its fields too deeply.
 	ErrorCodeDepthLimitExceeded ErrorCode = "DEPTH_LIMIT_EXCEEDED"
 	// The operation may return too many fields.
@@ -218,6 +224,10 @@ const (
 	ErrorCodeIntrospectionDisabled ErrorCode = "INTROSPECTION_DISABLED"
 	// The server does not know a document of this hash: send the document with it.
 	ErrorCodePersistedQueryNotFound ErrorCode = "PERSISTED_QUERY_NOT_FOUND"
+	// The server executes only documents that it knows, and this is none of them.
+	ErrorCodeUntrustedDocument ErrorCode = "UNTRUSTED_DOCUMENT"
+	// The request came from a page whose origin is not trusted.
+	ErrorCodeOriginNotTrusted ErrorCode = "ORIGIN_NOT_TRUSTED"
 	// A subscription came as a plain request: it needs a WebSocket or server-sent events.
 	ErrorCodeSubscriptionNeedsStream ErrorCode = "SUBSCRIPTION_NEEDS_STREAM"
 	// Too many streams or subscriptions are open.
@@ -250,11 +260,16 @@ var AllErrorCode = []ErrorCode{
 	ErrorCodeBadRequest,
 	ErrorCodeBadUserInput,
 	ErrorCodeRequestTooLarge,
+	ErrorCodeDocumentLimitExceeded,
+	ErrorCodeDirectiveLimitExceeded,
+	ErrorCodeAliasLimitExceeded,
 	ErrorCodeDepthLimitExceeded,
 	ErrorCodeComplexityLimitExceeded,
 	ErrorCodeRootFieldLimitExceeded,
 	ErrorCodeIntrospectionDisabled,
 	ErrorCodePersistedQueryNotFound,
+	ErrorCodeUntrustedDocument,
+	ErrorCodeOriginNotTrusted,
 	ErrorCodeSubscriptionNeedsStream,
 	ErrorCodeTooManyStreams,
 	ErrorCodeDraining,
@@ -271,7 +286,7 @@ var AllErrorCode = []ErrorCode{
 
 func (e ErrorCode) IsValid() bool {
 	switch e {
-	case ErrorCodeGraphqlParseFailed, ErrorCodeGraphqlValidationFailed, ErrorCodeBadRequest, ErrorCodeBadUserInput, ErrorCodeRequestTooLarge, ErrorCodeDepthLimitExceeded, ErrorCodeComplexityLimitExceeded, ErrorCodeRootFieldLimitExceeded, ErrorCodeIntrospectionDisabled, ErrorCodePersistedQueryNotFound, ErrorCodeSubscriptionNeedsStream, ErrorCodeTooManyStreams, ErrorCodeDraining, ErrorCodeOverloaded, ErrorCodeUnknownOutcome, ErrorCodeProjectionBehind, ErrorCodeProjectionHalted, ErrorCodePositionBeyondHead, ErrorCodeLogDiverged, ErrorCodeTimeout, ErrorCodeCancelled, ErrorCodeInternalServerError:
+	case ErrorCodeGraphqlParseFailed, ErrorCodeGraphqlValidationFailed, ErrorCodeBadRequest, ErrorCodeBadUserInput, ErrorCodeRequestTooLarge, ErrorCodeDocumentLimitExceeded, ErrorCodeDirectiveLimitExceeded, ErrorCodeAliasLimitExceeded, ErrorCodeDepthLimitExceeded, ErrorCodeComplexityLimitExceeded, ErrorCodeRootFieldLimitExceeded, ErrorCodeIntrospectionDisabled, ErrorCodePersistedQueryNotFound, ErrorCodeUntrustedDocument, ErrorCodeOriginNotTrusted, ErrorCodeSubscriptionNeedsStream, ErrorCodeTooManyStreams, ErrorCodeDraining, ErrorCodeOverloaded, ErrorCodeUnknownOutcome, ErrorCodeProjectionBehind, ErrorCodeProjectionHalted, ErrorCodePositionBeyondHead, ErrorCodeLogDiverged, ErrorCodeTimeout, ErrorCodeCancelled, ErrorCodeInternalServerError:
 		return true
 	}
 	return false
