@@ -1,0 +1,207 @@
+package queries
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"slices"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/headrace/headrace/internal/eventstore"
+)
+
+// EventFilter says which events a subscriber gets. The zero value stands for all.
+type EventFilter struct {
+	Stream string   // of this stream only
+	Types  []string // of these types only
+}
+
+func (f EventFilter) takes(e *eventstore.Event) bool {
+	return (f.Stream == "" || e.Stream == f.Stream) && (len(f.Types) == 0 || slices.Contains(f.Types, e.Type))
+}
+
+// Events yields the events after a position, first those that are there and then live ones, in the order of the log,
+// each once. Nil stands for the head of the log at the time of the call: the starting point is fixed before Events
+// returns. A position beyond the head is a *eventstore.BeyondHeadError, also when the log was restored to before it
+// meanwhile. The sequence ends when the context ends; a database that cannot be reached is a pause, and any other error in
+// reading the log ends the sequence. It may be ranged over once. It needs Run to be running.
+func (t *Tail) Events(ctx context.Context, after *int64, f EventFilter) (iter.Seq2[eventstore.Event, error], error) {
+	from, err := t.start(ctx, after)
+	if err != nil {
+		return nil, err
+	}
+	return func(yield func(eventstore.Event, error) bool) {
+		t.join()
+		defer t.leave()
+		follower := &follower{tail: t, filter: f, position: from}
+		for {
+			events, err := follower.next(ctx)
+			if err != nil {
+				yield(eventstore.Event{}, err)
+				return
+			}
+			if len(events) == 0 {
+				return
+			}
+			for i := range events {
+				if !yield(events[i], nil) {
+					return
+				}
+			}
+		}
+	}, nil
+}
+
+// start says where a subscription begins. A position that the tail has come to is known to be in the log.
+func (t *Tail) start(ctx context.Context, after *int64) (int64, error) {
+	if after != nil && *after <= t.at() {
+		return max(*after, 0), nil
+	}
+	if !t.turn(ctx) {
+		return 0, fmt.Errorf("begin to tail the log: %w", ctx.Err())
+	}
+	defer t.endTurn()
+	head, err := t.store.Head(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("begin to tail the log: %w", err)
+	}
+	if after == nil {
+		return head.Position, nil
+	}
+	if *after > head.Position {
+		return 0, &eventstore.BeyondHeadError{Position: *after, Head: head.Position}
+	}
+	return max(*after, 0), nil
+}
+
+// turn waits until few enough subscribers read the log. False means that the context ended.
+func (t *Tail) turn(ctx context.Context) bool {
+	select {
+	case t.turns <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (t *Tail) endTurn() { <-t.turns }
+
+// follower goes along the log for one subscriber. It alternates between what the tail keeps and pages of the log; each way
+// moves the position over exactly the events that it offered to the filter, which is why there is neither hole nor
+// repeat.
+type follower struct {
+	tail     *Tail
+	filter   EventFilter
+	position int64 // every event up to here was offered to the filter
+	page     int   // events of the next page of the log; 0 before the first
+}
+
+// next returns the events that follow, at least one, and waits for them. None without an error means that the context
+// ended.
+func (f *follower) next(ctx context.Context) ([]eventstore.Event, error) {
+	for ctx.Err() == nil {
+		events, atEnd, err := f.look(ctx)
+		if err != nil || len(events) > 0 {
+			return events, err
+		}
+		if atEnd {
+			f.wait(ctx)
+		}
+	}
+	return nil, nil
+}
+
+// look returns those of the events that follow at once which pass the filter. AtEnd says that there are none to look at.
+func (f *follower) look(ctx context.Context) (events []eventstore.Event, atEnd bool, err error) {
+	events, scannedTo, live := f.tail.newer(f.position, f.filter)
+	if !live {
+		events, err = f.read(ctx)
+		return events, false, err
+	}
+	atEnd = scannedTo == f.position
+	f.position = scannedTo
+	return events, atEnd, nil
+}
+
+// firstPage is how many events a follower reads first; as long as more follow, each page is twice as long.
+const firstPage = 64
+
+// read takes a page of the log when it is this follower's turn. The turn ends before anybody uses the page, however slow
+// they are with it.
+func (f *follower) read(ctx context.Context) ([]eventstore.Event, error) {
+	t := f.tail
+	if !t.turn(ctx) {
+		return nil, nil
+	}
+	limit := min(or(f.page, firstPage), t.cfg.Page)
+	page, err := t.store.ReadLog(ctx, eventstore.LogQuery{
+		After: f.position, Stream: f.filter.Stream, Types: f.filter.Types, Limit: limit,
+	})
+	t.endTurn()
+	if ctx.Err() != nil {
+		return nil, nil
+	}
+	if err != nil && transient(err) {
+		rest(ctx, t.cfg.PollMax)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the log after %d: %w", f.position, err)
+	}
+	f.position = max(f.position, page.ScannedTo)
+	bytes := 0
+	for i := range page.Events {
+		bytes += size(&page.Events[i])
+	}
+	switch {
+	case bytes > t.cfg.PageBytes: // as many as would have been enough
+		f.page = max(1, limit*t.cfg.PageBytes/bytes)
+	case len(page.Events) == limit && 2*bytes <= t.cfg.PageBytes:
+		f.page = 2 * limit
+	}
+	return page.Events, nil
+}
+
+// wait returns when the tail has come to an event that the filter takes, or when the context has ended. It moves the
+// position over the events before that one: they were offered to the filter by the tail.
+func (f *follower) wait(ctx context.Context) {
+	t := f.tail
+	if f.filter.Stream == "" && len(f.filter.Types) == 0 {
+		if advanced := t.beyond(f.position); advanced != nil {
+			select {
+			case <-ctx.Done():
+			case <-advanced:
+			}
+		}
+		return
+	}
+	w := t.park(f)
+	if w == nil {
+		return
+	}
+	select {
+	case f.position = <-w.from:
+	case <-ctx.Done():
+		t.unpark(w)
+	}
+}
+
+// transient tells whether a reading may succeed when it is done again: the connection broke, or the database starts, stops
+// or is short of something.
+func transient(err error) bool {
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) {
+		switch pg.Code[:2] {
+		case "08", "40", "53", "57", "58": // connection, rollback, shortage, operator, system
+			return true
+		}
+		return false
+	}
+	var network net.Error
+	var connect *pgconn.ConnectError
+	return errors.As(err, &network) || errors.As(err, &connect) || pgconn.SafeToRetry(err) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
+}
