@@ -84,3 +84,14 @@ func (r queryRoot) Carts(
 func (r subscriptionRoot) CartChanged(ctx context.Context, id string) (<-chan *cartview.Cart, error) {
 	return watch(ctx, r.root, cartView, r.Carts.Get, id, func(c *cartview.Cart) int64 { return c.Position })
 }
+
+func (r subscriptionRoot) CartsChanged(
+	ctx context.Context, filter *cartview.Filter, first *int, after *int64,
+) (<-chan *model.CartsChange, error) {
+	list := &liveList[cartview.Cart, cartview.Filter]{
+		root: r.root, view: cartView, from: r.Resolver.Carts, filter: given(filter),
+		id: func(c *cartview.Cart) string { return c.ID },
+		at: func(c *cartview.Cart) int64 { return c.Position },
+	}
+	return list.follow(ctx, first, after)
+}

@@ -61,6 +61,7 @@ type Config struct {
 
 	MaxStreams         int           // open WebSockets and event streams at once; 0 stands for 10,000
 	MaxSocketStreams   int           // subscriptions on one WebSocket at once; 0 stands for 100
+	MaxLiveRows        int           // rows of a list that keeps itself up to date; 0 stands for 10,000
 	InitTimeout        time.Duration // until a WebSocket's client has sent connection_init; 0 stands for 10 s
 	RequestTimeout     time.Duration // of a query or mutation over HTTP, the waiting for read models in it; 0 stands for 60 s
 	WaitDefault        time.Duration // how long a read model is waited for when `within` is not given; 0 stands for 2 s
@@ -91,6 +92,7 @@ func (c Config) withDefaults() Config {
 	c.PersistedBytes = or(c.PersistedBytes, 16<<20)
 	c.MaxStreams = or(c.MaxStreams, 10_000)
 	c.MaxSocketStreams = or(c.MaxSocketStreams, 100)
+	c.MaxLiveRows = or(c.MaxLiveRows, 10_000)
 	c.InitTimeout = or(c.InitTimeout, 10*time.Second)
 	c.RequestTimeout = or(c.RequestTimeout, time.Minute)
 	c.WaitDefault = or(c.WaitDefault, 2*time.Second)

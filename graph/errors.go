@@ -52,6 +52,7 @@ const (
 	codeProjectionHalted   = "PROJECTION_HALTED"
 	codePositionBeyondHead = "POSITION_BEYOND_HEAD"
 	codeLogDiverged        = "LOG_DIVERGED"
+	codeListTooLarge       = "LIST_TOO_LARGE"
 	codeTimeout            = "TIMEOUT"
 	codeCancelled          = "CANCELLED"
 	codeInternal           = "INTERNAL_SERVER_ERROR"

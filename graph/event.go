@@ -45,8 +45,12 @@ func (r queryRoot) Events(
 }
 
 func (r subscriptionRoot) Events(
-	ctx context.Context, after *int64, streamID *string, types []string,
+	ctx context.Context, after *int64, afterToken *eventstore.Token, streamID *string, types []string,
 ) (<-chan *model.Event, error) {
+	after, err := r.resume(ctx, after, afterToken)
+	if err != nil {
+		return nil, err
+	}
 	events, err := r.Tail.Events(ctx, after, queries.EventFilter{Stream: text(streamID), Types: types})
 	if err != nil {
 		return nil, err

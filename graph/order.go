@@ -49,6 +49,17 @@ func (r subscriptionRoot) OrderChanged(ctx context.Context, id string) (<-chan *
 	return watch(ctx, r.root, orderView, r.Orders.Get, id, func(o *orderview.Order) int64 { return o.Position })
 }
 
+func (r subscriptionRoot) OrdersChanged(
+	ctx context.Context, filter *orderview.Filter, first *int, after *int64,
+) (<-chan *model.OrdersChange, error) {
+	list := &liveList[orderview.Order, orderview.Filter]{
+		root: r.root, view: orderView, from: r.Resolver.Orders, filter: given(filter),
+		id: func(o *orderview.Order) string { return o.ID },
+		at: func(o *orderview.Order) int64 { return o.Position },
+	}
+	return list.follow(ctx, first, after)
+}
+
 func text(optional *string) string {
 	if optional == nil {
 		return ""

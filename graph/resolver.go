@@ -50,7 +50,9 @@ type root struct {
 	*Resolver
 	waitDefault time.Duration
 	maxPage     int
+	maxLiveRows int
 	present     presenter
+	sharing     *queries.Sharing // of rows among those who follow them
 	rules       rules
 
 	cartAt  model.ReadAt[cartview.Cart]
@@ -65,7 +67,10 @@ type (
 )
 
 func newRoot(r *Resolver, cfg Config) *root {
-	root := &root{Resolver: r, waitDefault: cfg.WaitDefault, maxPage: cfg.MaxPage, present: presenter{cfg.Logger}, rules: newRules()}
+	root := &root{
+		Resolver: r, waitDefault: cfg.WaitDefault, maxPage: cfg.MaxPage, maxLiveRows: cfg.MaxLiveRows,
+		present: presenter{cfg.Logger}, sharing: queries.NewSharing(queries.SharingConfig{}), rules: newRules(),
+	}
 	root.cartAt = readAt(root, cartView, r.Carts.Get)
 	root.orderAt = readAt(root, orderView, r.Orders.Get)
 	root.userAt = readAt(root, userView, r.Users.Get)
@@ -130,6 +135,14 @@ type reader[R any, F any, O ~string] interface {
 	Count(ctx context.Context, filter F) (int64, error)
 }
 
+// given is an optional argument, or the zero value.
+func given[T any](optional *T) (v T) {
+	if optional != nil {
+		v = *optional
+	}
+	return v
+}
+
 // list answers a query for a page.
 func list[R any, F any, O ~string](
 	ctx context.Context, r *root, view string, from reader[R, F, O], filter *F, by O, page queries.PageArgs,
@@ -138,11 +151,7 @@ func list[R any, F any, O ~string](
 	if err := r.wait(ctx, view, atLeast, within); err != nil {
 		return nil, err
 	}
-	var f F
-	if filter != nil {
-		f = *filter
-	}
-	f, err := narrowed(ctx, r, view, f)
+	f, err := narrowed(ctx, r, view, given(filter))
 	if err != nil {
 		return nil, err
 	}

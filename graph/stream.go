@@ -9,6 +9,7 @@ import (
 
 	"github.com/headrace/headrace/graph/transport"
 	"github.com/headrace/headrace/internal/identity"
+	"github.com/headrace/headrace/internal/queries"
 )
 
 // streamEnd carries the error for which a subscription ended from its goroutine to its last response.
@@ -21,6 +22,18 @@ type streamEndKey struct{}
 // has it resumes. Values of that kind which the subscriber may not see are left out, each by the rule as it is when the
 // value comes; when the identity runs out, the stream ends. An error, or a panic, becomes the last response.
 func stream[T any](ctx context.Context, r *root, kind string, at func(T) int64, produce func(yield func(T) bool) error) <-chan T {
+	return streamSeen(ctx, at, func(yield func(T) bool) error {
+		return produce(func(v T) bool {
+			if !r.sees(ctx, kind, v) {
+				return ctx.Err() == nil
+			}
+			return yield(v)
+		})
+	})
+}
+
+// streamSeen is stream for who asks by itself whether the subscriber may see what is in a value.
+func streamSeen[T any](ctx context.Context, at func(T) int64, produce func(yield func(T) bool) error) <-chan T {
 	out := make(chan T)
 	end, _ := ctx.Value(streamEndKey{}).(*streamEnd)
 	go func() {
@@ -39,9 +52,6 @@ func stream[T any](ctx context.Context, r *root, kind string, at func(T) int64, 
 			if expired = stillValid(ctx); expired != nil {
 				return false
 			}
-			if !r.sees(ctx, kind, v) {
-				return ctx.Err() == nil
-			}
 			transport.NotePosition(ctx, at(v))
 			select {
 			case out <- v:
@@ -57,38 +67,76 @@ func stream[T any](ctx context.Context, r *root, kind string, at func(T) int64, 
 	return out
 }
 
-// watch tells of an object: as it is now, if it is there, and after each change, the newest. Of one that may not be seen
-// it tells nothing, as of one that is not there; who saw it before is told that this is over.
+// watch tells of an object: as it is now, if it is there, and after each change, the newest. It ends when the object that
+// it told of is gone. Of one that may not be seen it tells nothing, as of one that is not there; who saw it before is told
+// that this is over. Those who watch the same object are answered by one reading, so get must not depend on who asks.
 func watch[R any](
 	ctx context.Context, r *root, view string, get func(context.Context, string) (*R, error), id string, at func(*R) int64,
 ) (<-chan *R, error) {
+	seen, err := lastSeen(ctx)
+	if err != nil {
+		return nil, err
+	}
 	changes, err := r.Feed.Watch(ctx, view, id)
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, r, view, at, func(yield func(*R) bool) error {
-		told := int64(0)
-		for {
+	return streamSeen(ctx, at, func(yield func(*R) bool) error {
+		w := watching[R]{root: r, view: view, at: at, yield: yield, position: given(seen)}
+		var row *R
+		err := r.sharing.Do(ctx, func(ctx context.Context) (err error) {
+			row, err = get(ctx, id)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if more, err := w.tell(ctx, row); err != nil || !more {
+			return err
+		}
+		read := func(ctx context.Context, _ []string) ([]*R, error) {
 			row, err := get(ctx, id)
+			return []*R{row}, err
+		}
+		for change := range changes {
+			rows, err := queries.Shared(ctx, r.sharing, view, []string{id}, change.Position, read)
 			if err != nil {
 				return err
 			}
-			if row != nil && at(row) > told {
-				if told > 0 && !r.sees(ctx, view, row) {
-					return forbidden(identity.FromContext(ctx), "this is no longer yours to see")
-				}
-				if r.sees(ctx, view, row) {
-					told = at(row)
-				}
-				if !yield(row) {
-					return nil
-				}
-			}
-			if _, more := <-changes; !more {
-				return nil
+			if more, err := w.tell(ctx, rows[0]); err != nil || !more {
+				return err
 			}
 		}
+		return nil
 	}), nil
+}
+
+// watching is what a subscriber knows of an object.
+type watching[R any] struct {
+	root     *root
+	view     string
+	at       func(*R) int64
+	yield    func(*R) bool
+	position int64 // of the state that it has; one who comes again has it from before
+	told     bool  // here
+}
+
+// tell yields the object if its state is new. More is false when it is gone, or the client is.
+func (w *watching[R]) tell(ctx context.Context, row *R) (more bool, err error) {
+	if row == nil {
+		return !w.told, nil
+	}
+	switch at, sees := w.at(row), w.root.sees(ctx, w.view, row); {
+	case at <= w.position:
+		return true, nil
+	case !sees && w.told:
+		return false, forbidden(identity.FromContext(ctx), "this is no longer yours to see")
+	case !sees:
+		return true, nil
+	default:
+		w.position, w.told = at, true
+		return w.yield(row), nil
+	}
 }
 
 // aroundStreams bounds the subscriptions of a socket and lets the error for which one ended be its last response.

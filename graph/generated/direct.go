@@ -94,6 +94,16 @@ var directTypes = direct.Types{
 			"userErrors": {Index: 1, Type: "UserError"},
 		},
 	},
+	"CartsChange": {
+		Satisfies: cartsChangeImplementors,
+		Fields: map[string]direct.Field{
+			"kind":      {Index: 0},
+			"carts":     {Index: 1, Type: "Cart"},
+			"removed":   {Index: 2},
+			"unchanged": {Index: 3},
+			"position":  {Index: 4},
+		},
+	},
 	"CheckOutPayload": {
 		Satisfies: checkOutPayloadImplementors,
 		Fields: map[string]direct.Field{
@@ -198,6 +208,16 @@ var directTypes = direct.Types{
 		Fields: map[string]direct.Field{
 			"receipt":    {Index: 0, Type: "Receipt"},
 			"userErrors": {Index: 1, Type: "UserError"},
+		},
+	},
+	"OrdersChange": {
+		Satisfies: ordersChangeImplementors,
+		Fields: map[string]direct.Field{
+			"kind":      {Index: 0},
+			"orders":    {Index: 1, Type: "Order"},
+			"removed":   {Index: 2},
+			"unchanged": {Index: 3},
+			"position":  {Index: 4},
 		},
 	},
 	"PageInfo": {
@@ -459,6 +479,49 @@ func directCartPayload(e *direct.Encoder, p *direct.Plan, obj *model.Payload[car
 				directUserError(e, s.Plan, &obj.UserErrors[i])
 			}
 			e.Text("]")
+		}
+	}
+	e.Text(p.End)
+}
+
+func directCartsChange(e *direct.Encoder, p *direct.Plan, obj *model.ListChange[cartview.Cart]) {
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		e.Text(s.Key)
+		switch s.Field {
+		case 0: // kind
+			e.String(string(obj.Kind))
+		case 1: // carts
+			e.Text("[")
+			for i := range obj.Rows {
+				e.Comma(i)
+				if obj.Rows[i] == nil {
+					e.Fail()
+				} else {
+					directCart(e, s.Plan, obj.Rows[i])
+				}
+			}
+			e.Text("]")
+		case 2: // removed
+			e.Text("[")
+			for i := range obj.Removed {
+				e.Comma(i)
+				e.String(obj.Removed[i])
+			}
+			e.Text("]")
+		case 3: // unchanged
+			e.Text("[")
+			for i := range obj.Unchanged {
+				e.Comma(i)
+				e.String(obj.Unchanged[i])
+			}
+			e.Text("]")
+		case 4: // position
+			if obj.Position == nil {
+				e.Null()
+			} else {
+				e.Bytes = model.AppendPosition(e.Bytes, *obj.Position)
+			}
 		}
 	}
 	e.Text(p.End)
@@ -766,6 +829,49 @@ func directOrderPayload(e *direct.Encoder, p *direct.Plan, obj *model.Payload[or
 				directUserError(e, s.Plan, &obj.UserErrors[i])
 			}
 			e.Text("]")
+		}
+	}
+	e.Text(p.End)
+}
+
+func directOrdersChange(e *direct.Encoder, p *direct.Plan, obj *model.ListChange[orderview.Order]) {
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		e.Text(s.Key)
+		switch s.Field {
+		case 0: // kind
+			e.String(string(obj.Kind))
+		case 1: // orders
+			e.Text("[")
+			for i := range obj.Rows {
+				e.Comma(i)
+				if obj.Rows[i] == nil {
+					e.Fail()
+				} else {
+					directOrder(e, s.Plan, obj.Rows[i])
+				}
+			}
+			e.Text("]")
+		case 2: // removed
+			e.Text("[")
+			for i := range obj.Removed {
+				e.Comma(i)
+				e.String(obj.Removed[i])
+			}
+			e.Text("]")
+		case 3: // unchanged
+			e.Text("[")
+			for i := range obj.Unchanged {
+				e.Comma(i)
+				e.String(obj.Unchanged[i])
+			}
+			e.Text("]")
+		case 4: // position
+			if obj.Position == nil {
+				e.Null()
+			} else {
+				e.Bytes = model.AppendPosition(e.Bytes, *obj.Position)
+			}
 		}
 	}
 	e.Text(p.End)
@@ -1101,6 +1207,40 @@ func (ec *executionContext) marshalNCart2ᚕgithubᚗcomᚋheadraceᚋheadrace�
 	return ret
 }
 
+func (ec *executionContext) marshalNCart2ᚕᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋcartviewᚐCartᚄ(ctx context.Context, sel ast.SelectionSet, v []*cartview.Cart) graphql.Marshaler {
+	if v == nil {
+		return graphql.Array{}
+	}
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "Cart", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			e.Text("[")
+			for i := range v {
+				e.Comma(i)
+				if v[i] == nil {
+					e.Fail()
+				} else {
+					directCart(e, p, v[i])
+				}
+			}
+			e.Text("]")
+		})
+		if out != nil {
+			return out
+		}
+	}
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNCart2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋcartviewᚐCart(ctx, sel, v[i])
+	})
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+	return ret
+}
+
 func (ec *executionContext) marshalNCart2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋcartviewᚐCart(ctx context.Context, sel ast.SelectionSet, v *cartview.Cart) graphql.Marshaler {
 	if v == nil {
 		graphql.AddInvalidNullError(ctx, "Cart!")
@@ -1243,6 +1383,26 @@ func (ec *executionContext) marshalNCartPayload2ᚖgithubᚗcomᚋheadraceᚋhea
 		}
 	}
 	return ec._CartPayload(ctx, sel, v)
+}
+
+func (ec *executionContext) marshalNCartsChange2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐListChange(ctx context.Context, sel ast.SelectionSet, v *model.ListChange[cartview.Cart]) graphql.Marshaler {
+	if v == nil {
+		graphql.AddInvalidNullError(ctx, "CartsChange!")
+		return graphql.Null
+	}
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "CartsChange", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			if v == nil {
+				e.Fail()
+			} else {
+				directCartsChange(e, p, v)
+			}
+		})
+		if out != nil {
+			return out
+		}
+	}
+	return ec._CartsChange(ctx, sel, v)
 }
 
 func (ec *executionContext) marshalNCheckOutPayload2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐCheckOutPayload(ctx context.Context, sel ast.SelectionSet, v *model.CheckOutPayload) graphql.Marshaler {
@@ -1455,6 +1615,40 @@ func (ec *executionContext) marshalNOrder2ᚕgithubᚗcomᚋheadraceᚋheadrace�
 	return ret
 }
 
+func (ec *executionContext) marshalNOrder2ᚕᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrderᚄ(ctx context.Context, sel ast.SelectionSet, v []*orderview.Order) graphql.Marshaler {
+	if v == nil {
+		return graphql.Array{}
+	}
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "Order", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			e.Text("[")
+			for i := range v {
+				e.Comma(i)
+				if v[i] == nil {
+					e.Fail()
+				} else {
+					directOrder(e, p, v[i])
+				}
+			}
+			e.Text("]")
+		})
+		if out != nil {
+			return out
+		}
+	}
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNOrder2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrder(ctx, sel, v[i])
+	})
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+	return ret
+}
+
 func (ec *executionContext) marshalNOrder2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrder(ctx context.Context, sel ast.SelectionSet, v *orderview.Order) graphql.Marshaler {
 	if v == nil {
 		graphql.AddInvalidNullError(ctx, "Order!")
@@ -1597,6 +1791,26 @@ func (ec *executionContext) marshalNOrderPayload2ᚖgithubᚗcomᚋheadraceᚋhe
 		}
 	}
 	return ec._OrderPayload(ctx, sel, v)
+}
+
+func (ec *executionContext) marshalNOrdersChange2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐListChange(ctx context.Context, sel ast.SelectionSet, v *model.ListChange[orderview.Order]) graphql.Marshaler {
+	if v == nil {
+		graphql.AddInvalidNullError(ctx, "OrdersChange!")
+		return graphql.Null
+	}
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "OrdersChange", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			if v == nil {
+				e.Fail()
+			} else {
+				directOrdersChange(e, p, v)
+			}
+		})
+		if out != nil {
+			return out
+		}
+	}
+	return ec._OrdersChange(ctx, sel, v)
 }
 
 func (ec *executionContext) marshalNPageInfo2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐPageInfo(ctx context.Context, sel ast.SelectionSet, v model.PageInfo) graphql.Marshaler {

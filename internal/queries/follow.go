@@ -56,6 +56,12 @@ func (t *Tail) Events(ctx context.Context, after *int64, f EventFilter) (iter.Se
 	}, nil
 }
 
+// Check tells whether a subscription may begin after a position: nil, or *eventstore.BeyondHeadError.
+func (t *Tail) Check(ctx context.Context, after int64) error {
+	_, err := t.start(ctx, &after)
+	return err
+}
+
 // start says where a subscription begins. A position that the tail has come to is known to be in the log.
 func (t *Tail) start(ctx context.Context, after *int64) (int64, error) {
 	if after != nil && *after <= t.at() {

@@ -100,6 +100,11 @@ func (w *Where) AndOwner(column string, subject *string) {
 	}
 }
 
+// Owns tells of a row at hand what AndOwner adds as a condition.
+func Owns(subject *string, owner string) bool {
+	return subject == nil || (*subject != "" && *subject == owner)
+}
+
 // AndAnyOf adds that a column has one of these values. None lets all through. One value is compared plainly, so that
 // an index on the column and the order serves.
 func (w *Where) AndAnyOf(column string, values []string) {

@@ -1,6 +1,7 @@
 package activityview
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -47,6 +48,14 @@ func (f Filter) where() queries.Where {
 	}
 	w.AndAnyOf("type", f.Types)
 	return w
+}
+
+// Passes tells whether the filter lets a line through: the same lines as its conditions in SQL, for those who have the line
+// already.
+func (f Filter) Passes(a Activity) bool {
+	return queries.Owns(f.VisibleTo, a.UserID) &&
+		(f.UserID == nil || a.UserID == *f.UserID) && (f.Stream == nil || a.Stream == *f.Stream) &&
+		(len(f.Types) == 0 || slices.Contains(f.Types, a.Type))
 }
 
 // parseID gives the position of an id; only the text that ID writes is one.

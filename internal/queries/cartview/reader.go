@@ -54,6 +54,13 @@ func (r *Reader) List(ctx context.Context, f Filter, by OrderBy, page queries.Pa
 	return queries.List(ctx, r.pool, r.page, sqlList, f.where(), order, page)
 }
 
+// Part returns up to first carts of the whole list that the filter lets through, from its beginning or after a cursor. It is
+// for those who read all of it: nothing that changes moves a row from one part to another.
+func (r *Reader) Part(ctx context.Context, f Filter, first int, after *string) (queries.Slice[Cart], error) {
+	cfg, page := queries.PageConfig{Max: first}, queries.PageArgs{First: &first, After: after}
+	return queries.List(ctx, r.pool, cfg, sqlList, f.where(), orders()[0], page)
+}
+
 // Count returns how many carts the filter lets through. It reads them all in the worst case.
 func (r *Reader) Count(ctx context.Context, f Filter) (int64, error) {
 	return queries.Count(ctx, r.pool, sqlCount, f.where())

@@ -1,6 +1,10 @@
 package cartview
 
-import "github.com/headrace/headrace/internal/queries"
+import (
+	"slices"
+
+	"github.com/headrace/headrace/internal/queries"
+)
 
 const (
 	sqlList = `select id, owner_id, status, currency, items, total, order_id, version, position, opened_at, updated_at from cart`
@@ -29,4 +33,12 @@ func (f Filter) where() queries.Where {
 	}
 	w.AndAnyOf("status", queries.Strings(f.Status))
 	return w
+}
+
+// Passes tells whether the filter lets a row through: the same rows as its conditions in SQL, for those who have the row
+// already.
+func (f Filter) Passes(c Cart) bool {
+	return queries.Owns(f.VisibleTo, c.OwnerID) &&
+		(f.OwnerID == nil || c.OwnerID == *f.OwnerID) &&
+		(len(f.Status) == 0 || slices.Contains(f.Status, c.Status))
 }

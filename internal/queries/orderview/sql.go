@@ -1,6 +1,10 @@
 package orderview
 
-import "github.com/headrace/headrace/internal/queries"
+import (
+	"slices"
+
+	"github.com/headrace/headrace/internal/queries"
+)
 
 const (
 	sqlList = `select id, cart_id, owner_id, status, currency, items, total, payment_reference, tracking_code, reason,
@@ -37,4 +41,12 @@ func (f Filter) where() queries.Where {
 	}
 	w.AndAnyOf("status", queries.Strings(f.Status))
 	return w
+}
+
+// Passes tells whether the filter lets a row through: the same rows as its conditions in SQL, for those who have the row
+// already.
+func (f Filter) Passes(o Order) bool {
+	return queries.Owns(f.VisibleTo, o.OwnerID) &&
+		(f.OwnerID == nil || o.OwnerID == *f.OwnerID) && (f.CartID == nil || o.CartID == *f.CartID) &&
+		(len(f.Status) == 0 || slices.Contains(f.Status, o.Status))
 }

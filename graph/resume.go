@@ -1,0 +1,62 @@
+package graph
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/headrace/headrace/graph/transport"
+	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/queries"
+)
+
+// resume is after which position of the log a subscription goes on: the latest of what its arguments say and the id of the
+// last event that the client of an event stream has seen. Nil: none says anything. A token of another history is a
+// *eventstore.DivergedError, a position beyond the head a *eventstore.BeyondHeadError, and an id that is not a position a
+// *queries.ArgumentError.
+func (r *root) resume(ctx context.Context, after *int64, token *eventstore.Token) (*int64, error) {
+	seen, err := lastSeen(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if token != nil {
+		if err := r.Store.CheckToken(ctx, *token); err != nil {
+			return nil, err
+		}
+		after = later(after, &token.Position)
+	}
+	after = later(after, seen)
+	if after == nil {
+		return nil, nil
+	}
+	return after, r.Tail.Check(ctx, *after)
+}
+
+// lastSeen is the position that the client of an event stream has seen last; nil when it says none.
+func lastSeen(ctx context.Context) (*int64, error) {
+	id := transport.LastEventID(ctx)
+	if id == "" {
+		return nil, nil
+	}
+	position, err := strconv.ParseInt(id, 10, 64)
+	if err != nil || position < 0 || id != strconv.FormatInt(position, 10) {
+		return nil, &queries.ArgumentError{Argument: "Last-Event-ID", Reason: "is not a position of the log"}
+	}
+	return &position, nil
+}
+
+func later(a, b *int64) *int64 {
+	if a == nil || (b != nil && *b > *a) {
+		return b
+	}
+	return a
+}
+
+// viewPosition is a position of the log that a view includes: what is read from the view afterwards includes at least
+// this.
+func (r *root) viewPosition(ctx context.Context, view string) (at int64, err error) {
+	err = r.sharing.Do(ctx, func(ctx context.Context) error {
+		at, err = r.Feed.At(ctx, view)
+		return err
+	})
+	return at, err
+}
