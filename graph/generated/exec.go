@@ -82,10 +82,12 @@ type QueryResolver interface {
 	Users(ctx context.Context, filter *userview.Filter, orderBy userview.OrderBy, first *int, after *string, last *int, before *string, atLeast *eventstore.Token, within *time.Duration) (*model.Connection[userview.User], error)
 }
 type SubscriptionResolver interface {
-	ActivityLogged(ctx context.Context, userID *string) (<-chan *activityview.Activity, error)
+	ActivityLogged(ctx context.Context, userID *string, after *int64, afterToken *eventstore.Token) (<-chan *activityview.Activity, error)
 	CartChanged(ctx context.Context, id string) (<-chan *cartview.Cart, error)
-	Events(ctx context.Context, after *int64, stream *string, types []string) (<-chan *model.Event, error)
+	CartsChanged(ctx context.Context, filter *cartview.Filter, first *int, after *int64) (<-chan *model.ListChange[cartview.Cart], error)
+	Events(ctx context.Context, after *int64, afterToken *eventstore.Token, stream *string, types []string) (<-chan *model.Event, error)
 	OrderChanged(ctx context.Context, id string) (<-chan *orderview.Order, error)
+	OrdersChanged(ctx context.Context, filter *orderview.Filter, first *int, after *int64) (<-chan *model.ListChange[orderview.Order], error)
 	UserChanged(ctx context.Context, id string) (<-chan *userview.User, error)
 }
 
@@ -252,10 +254,20 @@ var sources = []*ast.Source{
 }
 
 extend type Subscription {
-  "Every activity from now on, each once and in the order of the log."
+  """
+  Every activity after a position, each once and in the order of the log, and then every new one as it comes. To go on
+  after a break, give the position of the last activity you have.
+  """
   activityLogged(
     "Only what concerns this user, as owner or as the user themselves."
     userId: ID
+    "Only what follows this position; from now on unless given, \"0\" from the start. Beyond the head of the log is an error."
+    after: Position
+    """
+    Only what follows the point that this token stands for, such as your own command. With ` + "`" + `after` + "`" + ` too, what follows both. A
+    token of another history of the log is the error LOG_DIVERGED.
+    """
+    afterToken: Token
   ): Activity!
 }
 
@@ -359,6 +371,21 @@ extend type Subscription {
     "The cart's id; it need not exist yet."
     id: ID!
   ): Cart!
+  """
+  A list of carts that keeps itself up to date: first all carts that pass the filter, in parts, then what changes, merged
+  when it comes in quick succession. Nothing that happens between the two is missed.
+  """
+  cartsChanged(
+    "Which carts; all unless given."
+    filter: CartFilter
+    "How many carts come in one message, from 1 to 1,000; 100 unless given. It bounds no list: all come."
+    first: Int
+    """
+    To go on after a break, the last ` + "`" + `position` + "`" + ` that came with the same filter. Then carts that did not change since come as
+    ids in ` + "`" + `unchanged` + "`" + `. Beyond the head of the log is an error.
+    """
+    after: Position
+  ): CartsChange!
 }
 
 "A cart as readers see it."
@@ -425,6 +452,20 @@ enum CartOrder {
   OPENED_AT_DESC
   "The first opened first."
   OPENED_AT_ASC
+}
+
+"A message of a list of carts that keeps itself up to date."
+type CartsChange {
+  "What it says."
+  kind: ListChangeKind!
+  "Carts that pass the filter, as they are now. Each takes the place of the one with its id, if there is one."
+  carts: [Cart!]!
+  "Ids of carts to take out of the list: they pass the filter no more, or are gone."
+  removed: [ID!]!
+  "Of a snapshot that was asked for with ` + "`" + `after` + "`" + `: ids of carts in the list that did not change since."
+  unchanged: [ID!]!
+  "Everything up to here in the log has been told: where to go on with ` + "`" + `after` + "`" + `. Null until the snapshot is complete."
+  position: Position
 }
 
 "A page of carts."
@@ -697,6 +738,16 @@ type UserError {
   field: String
 }
 
+"What a message of a list that keeps itself up to date says."
+enum ListChangeKind {
+  "A part of the list as it is; more follows."
+  SNAPSHOT
+  "The last part. What neither it nor one before it names, as an object or an id, is not in the list."
+  SNAPSHOT_END
+  "What changed since the message before."
+  CHANGE
+}
+
 "Where a page lies in its list."
 type PageInfo {
   "Whether more follows after ` + "`" + `endCursor` + "`" + `."
@@ -762,6 +813,8 @@ enum ErrorCode {
   POSITION_BEYOND_HEAD
   "The token or position is of another history than this log's: begin anew."
   LOG_DIVERGED
+  "A list that keeps itself up to date holds more rows than the server lets one hold; narrow its filter."
+  LIST_TOO_LARGE
   "The request took too long."
   TIMEOUT
   "The request was cancelled."
@@ -821,6 +874,11 @@ extend type Subscription {
   events(
     "Only what follows this position; from now on unless given, \"0\" from the start. Beyond the head of the log is an error."
     after: Position
+    """
+    Only what follows the point that this token stands for, such as your own command. With ` + "`" + `after` + "`" + ` too, what follows both. A
+    token of another history of the log is the error LOG_DIVERGED.
+    """
+    afterToken: Token
     "Only this stream."
     stream: String
     "Only events of any of these types, such as ` + "`" + `cart.item_added` + "`" + `."
@@ -934,6 +992,21 @@ extend type Subscription {
     "The order's id; it need not exist yet."
     id: ID!
   ): Order!
+  """
+  A list of orders that keeps itself up to date: first all orders that pass the filter, in parts, then what changes, merged
+  when it comes in quick succession. Nothing that happens between the two is missed.
+  """
+  ordersChanged(
+    "Which orders; all unless given."
+    filter: OrderFilter
+    "How many orders come in one message, from 1 to 1,000; 100 unless given. It bounds no list: all come."
+    first: Int
+    """
+    To go on after a break, the last ` + "`" + `position` + "`" + ` that came with the same filter. Then orders that did not change since come as
+    ids in ` + "`" + `unchanged` + "`" + `. Beyond the head of the log is an error.
+    """
+    after: Position
+  ): OrdersChange!
 }
 
 "An order as readers see it."
@@ -1022,6 +1095,20 @@ enum OrderOrder {
   TOTAL_DESC
   "The lowest total first, in minor units whatever the currency."
   TOTAL_ASC
+}
+
+"A message of a list of orders that keeps itself up to date."
+type OrdersChange {
+  "What it says."
+  kind: ListChangeKind!
+  "Orders that pass the filter, as they are now. Each takes the place of the one with its id, if there is one."
+  orders: [Order!]!
+  "Ids of orders to take out of the list: they pass the filter no more, or are gone."
+  removed: [ID!]!
+  "Of a snapshot that was asked for with ` + "`" + `after` + "`" + `: ids of orders in the list that did not change since."
+  unchanged: [ID!]!
+  "Everything up to here in the log has been told: where to go on with ` + "`" + `after` + "`" + `. Null until the snapshot is complete."
+  position: Position
 }
 
 "A page of orders."
@@ -1473,6 +1560,22 @@ func (ec *executionContext) childFields_CartPayload(ctx context.Context, field g
 	return nil, fmt.Errorf("no field named %q was found under type CartPayload", field.Name)
 }
 
+func (ec *executionContext) childFields_CartsChange(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "kind":
+		return ec.fieldContext_CartsChange_kind(ctx, field)
+	case "carts":
+		return ec.fieldContext_CartsChange_carts(ctx, field)
+	case "removed":
+		return ec.fieldContext_CartsChange_removed(ctx, field)
+	case "unchanged":
+		return ec.fieldContext_CartsChange_unchanged(ctx, field)
+	case "position":
+		return ec.fieldContext_CartsChange_position(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type CartsChange", field.Name)
+}
+
 func (ec *executionContext) childFields_CheckOutPayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
 	switch field.Name {
 	case "receipt":
@@ -1647,6 +1750,22 @@ func (ec *executionContext) childFields_OrderPayload(ctx context.Context, field 
 		return ec.fieldContext_OrderPayload_order(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type OrderPayload", field.Name)
+}
+
+func (ec *executionContext) childFields_OrdersChange(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "kind":
+		return ec.fieldContext_OrdersChange_kind(ctx, field)
+	case "orders":
+		return ec.fieldContext_OrdersChange_orders(ctx, field)
+	case "removed":
+		return ec.fieldContext_OrdersChange_removed(ctx, field)
+	case "unchanged":
+		return ec.fieldContext_OrdersChange_unchanged(ctx, field)
+	case "position":
+		return ec.fieldContext_OrdersChange_position(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type OrdersChange", field.Name)
 }
 
 func (ec *executionContext) childFields_PageInfo(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
@@ -2656,6 +2775,22 @@ func (ec *executionContext) field_Subscription_activityLogged_args(ctx context.C
 		return nil, err
 	}
 	args["userId"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "after",
+		func(ctx context.Context, v any) (*int64, error) {
+			return ec.unmarshalOPosition2ᚖint64(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["after"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "afterToken",
+		func(ctx context.Context, v any) (*eventstore.Token, error) {
+			return ec.unmarshalOToken2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋeventstoreᚐToken(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["afterToken"] = arg2
 	return args, nil
 }
 
@@ -2673,6 +2808,36 @@ func (ec *executionContext) field_Subscription_cartChanged_args(ctx context.Cont
 	return args, nil
 }
 
+func (ec *executionContext) field_Subscription_cartsChanged_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "filter",
+		func(ctx context.Context, v any) (*cartview.Filter, error) {
+			return ec.unmarshalOCartFilter2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋcartviewᚐFilter(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["filter"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "first",
+		func(ctx context.Context, v any) (*int, error) {
+			return ec.unmarshalOInt2ᚖint(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["first"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "after",
+		func(ctx context.Context, v any) (*int64, error) {
+			return ec.unmarshalOPosition2ᚖint64(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["after"] = arg2
+	return args, nil
+}
+
 func (ec *executionContext) field_Subscription_events_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
 	var err error
 	args := map[string]any{}
@@ -2684,22 +2849,30 @@ func (ec *executionContext) field_Subscription_events_args(ctx context.Context, 
 		return nil, err
 	}
 	args["after"] = arg0
-	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "stream",
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "afterToken",
+		func(ctx context.Context, v any) (*eventstore.Token, error) {
+			return ec.unmarshalOToken2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋeventstoreᚐToken(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["afterToken"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "stream",
 		func(ctx context.Context, v any) (*string, error) {
 			return ec.unmarshalOString2ᚖstring(ctx, v)
 		})
 	if err != nil {
 		return nil, err
 	}
-	args["stream"] = arg1
-	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "types",
+	args["stream"] = arg2
+	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "types",
 		func(ctx context.Context, v any) ([]string, error) {
 			return ec.unmarshalOString2ᚕstringᚄ(ctx, v)
 		})
 	if err != nil {
 		return nil, err
 	}
-	args["types"] = arg2
+	args["types"] = arg3
 	return args, nil
 }
 
@@ -2714,6 +2887,36 @@ func (ec *executionContext) field_Subscription_orderChanged_args(ctx context.Con
 		return nil, err
 	}
 	args["id"] = arg0
+	return args, nil
+}
+
+func (ec *executionContext) field_Subscription_ordersChanged_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "filter",
+		func(ctx context.Context, v any) (*orderview.Filter, error) {
+			return ec.unmarshalOOrderFilter2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐFilter(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["filter"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "first",
+		func(ctx context.Context, v any) (*int, error) {
+			return ec.unmarshalOInt2ᚖint(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["first"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "after",
+		func(ctx context.Context, v any) (*int64, error) {
+			return ec.unmarshalOPosition2ᚖint64(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["after"] = arg2
 	return args, nil
 }
 
@@ -3861,6 +4064,130 @@ func (ec *executionContext) fieldContext_CartPayload_cart(ctx context.Context, f
 		return fc, err
 	}
 	return fc, nil
+}
+
+func (ec *executionContext) _CartsChange_kind(ctx context.Context, field graphql.CollectedField, obj *model.ListChange[cartview.Cart]) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_CartsChange_kind(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Kind, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v model.ListChangeKind) graphql.Marshaler {
+			return ec.marshalNListChangeKind2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐListChangeKind(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_CartsChange_kind(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("CartsChange", field, false, false, "ListChangeKind")
+}
+
+func (ec *executionContext) _CartsChange_carts(ctx context.Context, field graphql.CollectedField, obj *model.ListChange[cartview.Cart]) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_CartsChange_carts(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Rows, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []*cartview.Cart) graphql.Marshaler {
+			return ec.marshalNCart2ᚕᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋcartviewᚐCartᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_CartsChange_carts(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "CartsChange",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Cart(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _CartsChange_removed(ctx context.Context, field graphql.CollectedField, obj *model.ListChange[cartview.Cart]) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_CartsChange_removed(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Removed, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []string) graphql.Marshaler {
+			return ec.marshalNID2ᚕstringᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_CartsChange_removed(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("CartsChange", field, false, false, "ID")
+}
+
+func (ec *executionContext) _CartsChange_unchanged(ctx context.Context, field graphql.CollectedField, obj *model.ListChange[cartview.Cart]) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_CartsChange_unchanged(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Unchanged, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []string) graphql.Marshaler {
+			return ec.marshalNID2ᚕstringᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_CartsChange_unchanged(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("CartsChange", field, false, false, "ID")
+}
+
+func (ec *executionContext) _CartsChange_position(ctx context.Context, field graphql.CollectedField, obj *model.ListChange[cartview.Cart]) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_CartsChange_position(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Position, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *int64) graphql.Marshaler {
+			return ec.marshalOPosition2ᚖint64(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_CartsChange_position(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("CartsChange", field, false, false, "Position")
 }
 
 func (ec *executionContext) _CheckOutPayload_receipt(ctx context.Context, field graphql.CollectedField, obj *model.CheckOutPayload) (ret graphql.Marshaler) {
@@ -6004,6 +6331,130 @@ func (ec *executionContext) fieldContext_OrderPayload_order(ctx context.Context,
 	return fc, nil
 }
 
+func (ec *executionContext) _OrdersChange_kind(ctx context.Context, field graphql.CollectedField, obj *model.ListChange[orderview.Order]) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_OrdersChange_kind(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Kind, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v model.ListChangeKind) graphql.Marshaler {
+			return ec.marshalNListChangeKind2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐListChangeKind(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_OrdersChange_kind(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("OrdersChange", field, false, false, "ListChangeKind")
+}
+
+func (ec *executionContext) _OrdersChange_orders(ctx context.Context, field graphql.CollectedField, obj *model.ListChange[orderview.Order]) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_OrdersChange_orders(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Rows, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []*orderview.Order) graphql.Marshaler {
+			return ec.marshalNOrder2ᚕᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrderᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_OrdersChange_orders(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "OrdersChange",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Order(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _OrdersChange_removed(ctx context.Context, field graphql.CollectedField, obj *model.ListChange[orderview.Order]) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_OrdersChange_removed(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Removed, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []string) graphql.Marshaler {
+			return ec.marshalNID2ᚕstringᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_OrdersChange_removed(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("OrdersChange", field, false, false, "ID")
+}
+
+func (ec *executionContext) _OrdersChange_unchanged(ctx context.Context, field graphql.CollectedField, obj *model.ListChange[orderview.Order]) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_OrdersChange_unchanged(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Unchanged, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []string) graphql.Marshaler {
+			return ec.marshalNID2ᚕstringᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_OrdersChange_unchanged(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("OrdersChange", field, false, false, "ID")
+}
+
+func (ec *executionContext) _OrdersChange_position(ctx context.Context, field graphql.CollectedField, obj *model.ListChange[orderview.Order]) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_OrdersChange_position(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Position, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *int64) graphql.Marshaler {
+			return ec.marshalOPosition2ᚖint64(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_OrdersChange_position(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("OrdersChange", field, false, false, "Position")
+}
+
 func (ec *executionContext) _PageInfo_hasNextPage(ctx context.Context, field graphql.CollectedField, obj *model.PageInfo) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -6804,7 +7255,7 @@ func (ec *executionContext) _Subscription_activityLogged(ctx context.Context, fi
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Subscription().ActivityLogged(ctx, fc.Args["userId"].(*string))
+			return ec.Resolvers.Subscription().ActivityLogged(ctx, fc.Args["userId"].(*string), fc.Args["after"].(*int64), fc.Args["afterToken"].(*eventstore.Token))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *activityview.Activity) graphql.Marshaler {
@@ -6882,6 +7333,50 @@ func (ec *executionContext) fieldContext_Subscription_cartChanged(ctx context.Co
 	return fc, nil
 }
 
+func (ec *executionContext) _Subscription_cartsChanged(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
+	return graphql.ResolveFieldStream(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Subscription_cartsChanged(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Subscription().CartsChanged(ctx, fc.Args["filter"].(*cartview.Filter), fc.Args["first"].(*int), fc.Args["after"].(*int64))
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *model.ListChange[cartview.Cart]) graphql.Marshaler {
+			return ec.marshalNCartsChange2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐListChange(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Subscription_cartsChanged(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Subscription",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_CartsChange(ctx, field)
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Subscription_cartsChanged_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _Subscription_events(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
 	return graphql.ResolveFieldStream(
 		ctx,
@@ -6892,7 +7387,7 @@ func (ec *executionContext) _Subscription_events(ctx context.Context, field grap
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Subscription().Events(ctx, fc.Args["after"].(*int64), fc.Args["stream"].(*string), fc.Args["types"].([]string))
+			return ec.Resolvers.Subscription().Events(ctx, fc.Args["after"].(*int64), fc.Args["afterToken"].(*eventstore.Token), fc.Args["stream"].(*string), fc.Args["types"].([]string))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *model.Event) graphql.Marshaler {
@@ -6964,6 +7459,50 @@ func (ec *executionContext) fieldContext_Subscription_orderChanged(ctx context.C
 	}()
 	ctx = graphql.WithFieldContext(ctx, fc)
 	if fc.Args, err = ec.field_Subscription_orderChanged_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _Subscription_ordersChanged(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
+	return graphql.ResolveFieldStream(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Subscription_ordersChanged(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Subscription().OrdersChanged(ctx, fc.Args["filter"].(*orderview.Filter), fc.Args["first"].(*int), fc.Args["after"].(*int64))
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *model.ListChange[orderview.Order]) graphql.Marshaler {
+			return ec.marshalNOrdersChange2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐListChange(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Subscription_ordersChanged(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Subscription",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_OrdersChange(ctx, field)
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Subscription_ordersChanged_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
 		ec.Error(ctx, err)
 		return fc, err
 	}
@@ -10255,6 +10794,59 @@ func (ec *executionContext) _CartPayload(ctx context.Context, sel ast.SelectionS
 	return out
 }
 
+var cartsChangeImplementors = []string{"CartsChange"}
+
+func (ec *executionContext) _CartsChange(ctx context.Context, sel ast.SelectionSet, obj *model.ListChange[cartview.Cart]) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, cartsChangeImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("CartsChange")
+		case "kind":
+			out.Values[i] = ec._CartsChange_kind(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "carts":
+			out.Values[i] = ec._CartsChange_carts(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "removed":
+			out.Values[i] = ec._CartsChange_removed(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "unchanged":
+			out.Values[i] = ec._CartsChange_unchanged(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "position":
+			out.Values[i] = ec._CartsChange_position(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
 var checkOutPayloadImplementors = []string{"CheckOutPayload"}
 
 func (ec *executionContext) _CheckOutPayload(ctx context.Context, sel ast.SelectionSet, obj *model.CheckOutPayload) graphql.Marshaler {
@@ -10983,6 +11575,59 @@ func (ec *executionContext) _OrderPayload(ctx context.Context, sel ast.Selection
 	return out
 }
 
+var ordersChangeImplementors = []string{"OrdersChange"}
+
+func (ec *executionContext) _OrdersChange(ctx context.Context, sel ast.SelectionSet, obj *model.ListChange[orderview.Order]) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, ordersChangeImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("OrdersChange")
+		case "kind":
+			out.Values[i] = ec._OrdersChange_kind(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "orders":
+			out.Values[i] = ec._OrdersChange_orders(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "removed":
+			out.Values[i] = ec._OrdersChange_removed(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "unchanged":
+			out.Values[i] = ec._OrdersChange_unchanged(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "position":
+			out.Values[i] = ec._OrdersChange_position(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
 var pageInfoImplementors = []string{"PageInfo"}
 
 func (ec *executionContext) _PageInfo(ctx context.Context, sel ast.SelectionSet, obj *model.PageInfo) graphql.Marshaler {
@@ -11222,10 +11867,14 @@ func (ec *executionContext) _Subscription(ctx context.Context, sel ast.Selection
 		return ec._Subscription_activityLogged(ctx, fields[0])
 	case "cartChanged":
 		return ec._Subscription_cartChanged(ctx, fields[0])
+	case "cartsChanged":
+		return ec._Subscription_cartsChanged(ctx, fields[0])
 	case "events":
 		return ec._Subscription_events(ctx, fields[0])
 	case "orderChanged":
 		return ec._Subscription_orderChanged(ctx, fields[0])
+	case "ordersChanged":
+		return ec._Subscription_ordersChanged(ctx, fields[0])
 	case "userChanged":
 		return ec._Subscription_userChanged(ctx, fields[0])
 	default:
@@ -12021,6 +12670,21 @@ func (ec *executionContext) marshalNJSON2encodingᚋjsonᚐRawMessage(ctx contex
 	res := model.MarshalJSONText(v)
 	if res == graphql.Null {
 		graphql.AddInvalidNullFromMarshaler(ctx, "JSON!")
+	}
+	return res
+}
+
+func (ec *executionContext) unmarshalNListChangeKind2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐListChangeKind(ctx context.Context, v any) (model.ListChangeKind, error) {
+	tmp, err := graphql.UnmarshalString(v)
+	res := model.ListChangeKind(tmp)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNListChangeKind2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐListChangeKind(ctx context.Context, sel ast.SelectionSet, v model.ListChangeKind) graphql.Marshaler {
+	_ = sel
+	res := graphql.MarshalString(string(v))
+	if res == graphql.Null {
+		graphql.AddInvalidNullFromMarshaler(ctx, "ListChangeKind!")
 	}
 	return res
 }

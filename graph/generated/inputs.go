@@ -246,6 +246,8 @@ const (
 	ErrorCodePositionBeyondHead ErrorCode = "POSITION_BEYOND_HEAD"
 	// The token or position is of another history than this log's: begin anew.
 	ErrorCodeLogDiverged ErrorCode = "LOG_DIVERGED"
+	// A list that keeps itself up to date holds more rows than the server lets one hold; narrow its filter.
+	ErrorCodeListTooLarge ErrorCode = "LIST_TOO_LARGE"
 	// The request took too long.
 	ErrorCodeTimeout ErrorCode = "TIMEOUT"
 	// The request was cancelled.
@@ -279,6 +281,7 @@ var AllErrorCode = []ErrorCode{
 	ErrorCodeProjectionHalted,
 	ErrorCodePositionBeyondHead,
 	ErrorCodeLogDiverged,
+	ErrorCodeListTooLarge,
 	ErrorCodeTimeout,
 	ErrorCodeCancelled,
 	ErrorCodeInternalServerError,
@@ -286,7 +289,7 @@ var AllErrorCode = []ErrorCode{
 
 func (e ErrorCode) IsValid() bool {
 	switch e {
-	case ErrorCodeGraphqlParseFailed, ErrorCodeGraphqlValidationFailed, ErrorCodeBadRequest, ErrorCodeBadUserInput, ErrorCodeRequestTooLarge, ErrorCodeDocumentLimitExceeded, ErrorCodeDirectiveLimitExceeded, ErrorCodeAliasLimitExceeded, ErrorCodeDepthLimitExceeded, ErrorCodeComplexityLimitExceeded, ErrorCodeRootFieldLimitExceeded, ErrorCodeIntrospectionDisabled, ErrorCodePersistedQueryNotFound, ErrorCodeUntrustedDocument, ErrorCodeOriginNotTrusted, ErrorCodeSubscriptionNeedsStream, ErrorCodeTooManyStreams, ErrorCodeDraining, ErrorCodeOverloaded, ErrorCodeUnknownOutcome, ErrorCodeProjectionBehind, ErrorCodeProjectionHalted, ErrorCodePositionBeyondHead, ErrorCodeLogDiverged, ErrorCodeTimeout, ErrorCodeCancelled, ErrorCodeInternalServerError:
+	case ErrorCodeGraphqlParseFailed, ErrorCodeGraphqlValidationFailed, ErrorCodeBadRequest, ErrorCodeBadUserInput, ErrorCodeRequestTooLarge, ErrorCodeDocumentLimitExceeded, ErrorCodeDirectiveLimitExceeded, ErrorCodeAliasLimitExceeded, ErrorCodeDepthLimitExceeded, ErrorCodeComplexityLimitExceeded, ErrorCodeRootFieldLimitExceeded, ErrorCodeIntrospectionDisabled, ErrorCodePersistedQueryNotFound, ErrorCodeUntrustedDocument, ErrorCodeOriginNotTrusted, ErrorCodeSubscriptionNeedsStream, ErrorCodeTooManyStreams, ErrorCodeDraining, ErrorCodeOverloaded, ErrorCodeUnknownOutcome, ErrorCodeProjectionBehind, ErrorCodeProjectionHalted, ErrorCodePositionBeyondHead, ErrorCodeLogDiverged, ErrorCodeListTooLarge, ErrorCodeTimeout, ErrorCodeCancelled, ErrorCodeInternalServerError:
 		return true
 	}
 	return false
