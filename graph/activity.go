@@ -15,11 +15,11 @@ const activityPage = 100
 
 func (r queryRoot) Activity(
 	ctx context.Context, userID, stream *string, types []string, orderBy activityview.OrderBy,
-	first *int, after *string, last *int, before *string, atLeast *eventstore.Token, within *time.Duration,
+	first *int, after *string, last *int, before *string, _ *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout,
 ) (*model.ActivityConnection, error) {
 	filter := &activityview.Filter{UserID: userID, Stream: stream, Types: types}
 	page := queries.PageArgs{First: first, After: after, Last: last, Before: before}
-	return list(ctx, r.root, activityView, r.Activities, filter, orderBy, page, atLeast, within)
+	return list(ctx, r.root, activityView, r.Activities, filter, orderBy, page, within, onTimeout)
 }
 
 // ActivityLogged begins at the head of the log as it is now, unless it goes on after a position. What the view has by then

@@ -16,34 +16,34 @@ import (
 
 func (r mutationRoot) OpenCart(ctx context.Context, in generated.OpenCartInput) (*model.CartPayload, error) {
 	cmd := cart.Open{OwnerID: in.OwnerID, Currency: in.Currency}
-	return create(ctx, r.CartCommands, r.cartAt, cart.NewID(), cart.Command(cmd), in.CommandID, in.ExpectedVersion)
+	return create(ctx, r.CartCommands, r.carts, cart.NewID(), cart.Command(cmd), in.CommandID, in.ExpectedVersion, in.DryRun)
 }
 
 func (r mutationRoot) AddItem(ctx context.Context, in generated.AddItemInput) (*model.CartPayload, error) {
 	cmd := cart.AddItem{SKU: in.Sku, Name: in.Name, Quantity: in.Quantity, UnitPrice: in.UnitPrice}
-	return handle(ctx, r.CartCommands, r.cartAt, in.CartID, cart.Command(cmd), in.CommandID, in.ExpectedVersion)
+	return handle(ctx, r.CartCommands, r.carts, in.CartID, cart.Command(cmd), in.CommandID, in.ExpectedVersion, in.DryRun)
 }
 
 func (r mutationRoot) ChangeQuantity(ctx context.Context, in generated.ChangeQuantityInput) (*model.CartPayload, error) {
 	cmd := cart.ChangeQuantity{SKU: in.Sku, Quantity: in.Quantity}
-	return handle(ctx, r.CartCommands, r.cartAt, in.CartID, cart.Command(cmd), in.CommandID, in.ExpectedVersion)
+	return handle(ctx, r.CartCommands, r.carts, in.CartID, cart.Command(cmd), in.CommandID, in.ExpectedVersion, in.DryRun)
 }
 
 func (r mutationRoot) RemoveItem(ctx context.Context, in generated.RemoveItemInput) (*model.CartPayload, error) {
-	return handle(ctx, r.CartCommands, r.cartAt, in.CartID, cart.Command(cart.RemoveItem{SKU: in.Sku}), in.CommandID, in.ExpectedVersion)
+	return handle(ctx, r.CartCommands, r.carts, in.CartID, cart.Command(cart.RemoveItem{SKU: in.Sku}), in.CommandID, in.ExpectedVersion, in.DryRun)
 }
 
 func (r mutationRoot) AbandonCart(ctx context.Context, in generated.AbandonCartInput) (*model.CartPayload, error) {
-	return handle(ctx, r.CartCommands, r.cartAt, in.CartID, cart.Command(cart.Abandon{}), in.CommandID, in.ExpectedVersion)
+	return handle(ctx, r.CartCommands, r.carts, in.CartID, cart.Command(cart.Abandon{}), in.CommandID, in.ExpectedVersion, in.DryRun)
 }
 
 func (r mutationRoot) CheckOutCart(ctx context.Context, in generated.CheckOutCartInput) (*model.CheckOutPayload, error) {
-	payload, err := handle(ctx, r.CartCommands, r.cartAt, in.CartID, cart.Command(cart.CheckOut{}), in.CommandID, in.ExpectedVersion)
+	payload, err := handle(ctx, r.CartCommands, r.carts, in.CartID, cart.Command(cart.CheckOut{}), in.CommandID, in.ExpectedVersion, in.DryRun)
 	if err != nil {
 		return nil, err
 	}
 	out := &model.CheckOutPayload{CartPayload: payload, Await: r.awaitOrder}
-	if payload.Receipt != nil {
+	if len(payload.UserErrors) == 0 {
 		id := order.ForCart(in.CartID)
 		out.OrderID = &id
 	}
@@ -69,16 +69,18 @@ func (r *root) awaitOrder(ctx context.Context, id string, within *time.Duration)
 	}
 }
 
-func (r queryRoot) Cart(ctx context.Context, id string, atLeast *eventstore.Token, within *time.Duration) (*cartview.Cart, error) {
-	return find(ctx, r.root, cartView, r.Resolver.Carts.Get, id, atLeast, within)
+func (r queryRoot) Cart(
+	ctx context.Context, id string, asOf *queries.AsOf, _ *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout,
+) (*cartview.Cart, error) {
+	return find(ctx, r.carts, id, asOf, within, onTimeout)
 }
 
 func (r queryRoot) Carts(
 	ctx context.Context, filter *cartview.Filter, orderBy cartview.OrderBy,
-	first *int, after *string, last *int, before *string, atLeast *eventstore.Token, within *time.Duration,
+	first *int, after *string, last *int, before *string, _ *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout,
 ) (*model.CartConnection, error) {
 	page := queries.PageArgs{First: first, After: after, Last: last, Before: before}
-	return list(ctx, r.root, cartView, r.Resolver.Carts, filter, orderBy, page, atLeast, within)
+	return list(ctx, r.root, cartView, r.Resolver.Carts, filter, orderBy, page, within, onTimeout)
 }
 
 func (r subscriptionRoot) CartChanged(ctx context.Context, id string) (<-chan *cartview.Cart, error) {

@@ -59,6 +59,10 @@ type Config struct {
 	PersistedDocuments int // documents that clients named by their hash and may then leave out; 0 stands for 10,000
 	PersistedBytes     int // of the texts of these; 0 stands for 16 MiB
 
+	// Freshness adds extensions.freshness to every answer from a read model, not just to those that ask for it.
+	Freshness bool
+	MaxFold   int // events of an object folded for a state of its past; 0 stands for 100,000
+
 	MaxStreams         int           // open WebSockets and event streams at once; 0 stands for 10,000
 	MaxSocketStreams   int           // subscriptions on one WebSocket at once; 0 stands for 100
 	MaxLiveRows        int           // rows of a list that keeps itself up to date; 0 stands for 10,000

@@ -38,7 +38,8 @@ type rows struct {
 func (r *rows) Query() generated.QueryResolver { return r }
 
 func (r *rows) Carts(
-	context.Context, *cartview.Filter, cartview.OrderBy, *int, *string, *int, *string, *eventstore.Token, *time.Duration,
+	context.Context, *cartview.Filter, cartview.OrderBy, *int, *string, *int, *string,
+	*eventstore.Token, *time.Duration, *model.OnTimeout,
 ) (*model.CartConnection, error) {
 	slice := queries.Slice[cartview.Cart]{Rows: r.carts, HasNext: true}
 	for i := range r.carts {
@@ -47,7 +48,9 @@ func (r *rows) Carts(
 	return model.NewConnection(slice, func(context.Context) (int64, error) { return int64(len(r.carts)), nil }), nil
 }
 
-func (r *rows) Cart(context.Context, string, *eventstore.Token, *time.Duration) (*cartview.Cart, error) {
+func (r *rows) Cart(
+	context.Context, string, *queries.AsOf, *eventstore.Token, *time.Duration, *model.OnTimeout,
+) (*cartview.Cart, error) {
 	if len(r.carts) == 0 {
 		return nil, nil
 	}
@@ -58,7 +61,7 @@ func (r *rows) Events(context.Context, *int64, *string, []string, *int) (*model.
 	return &model.EventConnection{Page: eventstore.Page{Events: r.events, ScannedTo: 7, Head: 9}, After: 3}, nil
 }
 
-func (r *rows) Nodes(context.Context, []string, *eventstore.Token, *time.Duration) ([]model.Node, error) {
+func (r *rows) Nodes(context.Context, []string, *eventstore.Token, *time.Duration, *model.OnTimeout) ([]model.Node, error) {
 	nodes := []model.Node{nil}
 	for i := range r.carts {
 		nodes = append(nodes, &r.carts[i])

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/google/uuid"
@@ -51,6 +52,9 @@ const (
 	codeProjectionBehind   = "PROJECTION_BEHIND"
 	codeProjectionHalted   = "PROJECTION_HALTED"
 	codePositionBeyondHead = "POSITION_BEYOND_HEAD"
+	codeVersionBeyondHead  = "VERSION_BEYOND_HEAD"
+	codeTimeInFuture       = "TIME_IN_FUTURE"
+	codeHistoryTooLong     = "HISTORY_TOO_LONG"
 	codeLogDiverged        = "LOG_DIVERGED"
 	codeListTooLarge       = "LIST_TOO_LARGE"
 	codeTimeout            = "TIMEOUT"
@@ -139,6 +143,7 @@ func expected(ctx context.Context, err error) *gqlerror.Error {
 	if e, ok := errors.AsType[*queries.BehindError](err); ok {
 		return detailed(coded(codeProjectionBehind, "the read model %q has not come so far yet", e.Projection), map[string]any{
 			"projection": e.Projection, "position": position(e.Position), "wanted": position(e.Wanted), "head": position(e.Head),
+			"millisecondsBehind": e.MillisecondsBehind,
 		})
 	}
 	if e, ok := errors.AsType[*queries.HaltedError](err); ok {
@@ -155,7 +160,23 @@ func expected(ctx context.Context, err error) *gqlerror.Error {
 	if e, ok := errors.AsType[*eventstore.DivergedError](err); ok {
 		return coded(codeLogDiverged, "position %d belongs to another history than this log's", e.Position)
 	}
+	if known := expectedOfPast(err); known != nil {
+		return known
+	}
 	return expectedOfCommand(err)
+}
+
+func expectedOfPast(err error) *gqlerror.Error {
+	if e, ok := errors.AsType[*queries.BeyondStreamError](err); ok {
+		return detailed(coded(codeVersionBeyondHead, "%s", e.Error()), map[string]any{"version": e.Version})
+	}
+	if e, ok := errors.AsType[*eventstore.FutureError](err); ok {
+		return detailed(coded(codeTimeInFuture, "%s", e.Error()), map[string]any{"now": e.Now.UTC().Format(time.RFC3339Nano)})
+	}
+	if e, ok := errors.AsType[*queries.TooLongError](err); ok {
+		return detailed(coded(codeHistoryTooLong, "%s", e.Error()), map[string]any{"limit": e.Limit})
+	}
+	return nil
 }
 
 func expectedOfCommand(err error) *gqlerror.Error {

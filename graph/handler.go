@@ -89,6 +89,7 @@ func (h *Handler) newServer(schema graphql.ExecutableSchema) *handler.Server {
 	s.SetDisableSuggestion(h.cfg.Suggestions != On)
 	s.Use(limits{cfg: &h.cfg})
 	s.Use(new(direct.Extension))
+	s.Use(reads{freshness: h.cfg.Freshness})
 	s.AroundResponses(capErrors)
 	if h.cfg.Introspection == On {
 		s.Use(extension.Introspection{})

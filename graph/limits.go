@@ -17,6 +17,7 @@ const (
 
 	weightCount = 100 // of a field that counts all rows of a list
 	weightWait  = 10  // of a field that waits for a read model
+	weightFold  = 100 // of a field that folds an object's events
 
 	maxErrors = 20 // of an answer without data: a document can be wrong in as many places as it has
 )
@@ -163,6 +164,8 @@ func (m *meter) weight(f *ast.Field) int {
 	switch {
 	case f.Name == "totalCount":
 		return weightCount
+	case f.Arguments.ForName("asOf") != nil || f.Name == "history":
+		return weightFold
 	case waits && (!asked || f.Arguments.ForName("atLeast") != nil):
 		return weightWait
 	}

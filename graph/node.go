@@ -12,8 +12,10 @@ import (
 	"github.com/headrace/headrace/internal/queries"
 )
 
-func (r queryRoot) Node(ctx context.Context, id string, atLeast *eventstore.Token, within *time.Duration) (model.Node, error) {
-	nodes, err := r.Nodes(ctx, []string{id}, atLeast, within)
+func (r queryRoot) Node(
+	ctx context.Context, id string, atLeast *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout,
+) (model.Node, error) {
+	nodes, err := r.Nodes(ctx, []string{id}, atLeast, within, onTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -21,7 +23,9 @@ func (r queryRoot) Node(ctx context.Context, id string, atLeast *eventstore.Toke
 }
 
 // Nodes reads each type that the ids name with one statement.
-func (r queryRoot) Nodes(ctx context.Context, ids []string, atLeast *eventstore.Token, within *time.Duration) ([]model.Node, error) {
+func (r queryRoot) Nodes(
+	ctx context.Context, ids []string, _ *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout,
+) ([]model.Node, error) {
 	if len(ids) > r.maxPage {
 		return nil, &queries.ArgumentError{Argument: "ids", Reason: fmt.Sprintf("must be at most %d", r.maxPage)}
 	}
@@ -36,7 +40,7 @@ func (r queryRoot) Nodes(ctx context.Context, ids []string, atLeast *eventstore.
 		for i, place := range at {
 			some[i] = ids[place]
 		}
-		nodes, err := r.nodesOf(ctx, kind, some, atLeast, within)
+		nodes, err := r.nodesOf(ctx, kind, some, within, onTimeout)
 		if err != nil {
 			return nil, err
 		}
@@ -48,16 +52,18 @@ func (r queryRoot) Nodes(ctx context.Context, ids []string, atLeast *eventstore.
 }
 
 // nodesOf reads objects of one kind in the order of their ids. Of a kind that is none there are no objects.
-func (r queryRoot) nodesOf(ctx context.Context, kind string, ids []string, atLeast *eventstore.Token, within *time.Duration) ([]model.Node, error) {
+func (r queryRoot) nodesOf(
+	ctx context.Context, kind string, ids []string, within *time.Duration, onTimeout *model.OnTimeout,
+) ([]model.Node, error) {
 	switch kind {
 	case cartView:
-		return nodes(ctx, r.root, kind, r.Resolver.Carts.GetMany, ids, atLeast, within)
+		return nodes(ctx, r.root, kind, r.Resolver.Carts.GetMany, ids, within, onTimeout)
 	case orderView:
-		return nodes(ctx, r.root, kind, r.Resolver.Orders.GetMany, ids, atLeast, within)
+		return nodes(ctx, r.root, kind, r.Resolver.Orders.GetMany, ids, within, onTimeout)
 	case userView:
-		return nodes(ctx, r.root, kind, r.Resolver.Users.GetMany, ids, atLeast, within)
+		return nodes(ctx, r.root, kind, r.Resolver.Users.GetMany, ids, within, onTimeout)
 	case activityView:
-		return nodes(ctx, r.root, kind, r.Activities.GetMany, ids, atLeast, within)
+		return nodes(ctx, r.root, kind, r.Activities.GetMany, ids, within, onTimeout)
 	case eventKind:
 		return r.eventNodes(ctx, ids)
 	}
@@ -99,9 +105,9 @@ func (r queryRoot) eventNodes(ctx context.Context, ids []string) ([]model.Node, 
 
 func nodes[R any](
 	ctx context.Context, r *root, view string, get func(context.Context, []string) ([]*R, error),
-	ids []string, atLeast *eventstore.Token, within *time.Duration,
+	ids []string, within *time.Duration, onTimeout *model.OnTimeout,
 ) ([]model.Node, error) {
-	if err := r.wait(ctx, view, atLeast, within); err != nil {
+	if err := r.ready(ctx, view, within, onTimeout, eventstore.Token{}); err != nil {
 		return nil, err
 	}
 	rows, err := get(ctx, ids)

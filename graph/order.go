@@ -13,36 +13,38 @@ import (
 )
 
 func (r mutationRoot) PayOrder(ctx context.Context, in generated.PayOrderInput) (*model.OrderPayload, error) {
-	return handle(ctx, r.OrderCommands, r.orderAt, in.OrderID, order.Command(order.Pay{Reference: in.Reference}), in.CommandID, in.ExpectedVersion)
+	return handle(ctx, r.OrderCommands, r.orders, in.OrderID, order.Command(order.Pay{Reference: in.Reference}), in.CommandID, in.ExpectedVersion, in.DryRun)
 }
 
 func (r mutationRoot) ShipOrder(ctx context.Context, in generated.ShipOrderInput) (*model.OrderPayload, error) {
 	cmd := order.Ship{TrackingCode: text(in.TrackingCode)}
-	return handle(ctx, r.OrderCommands, r.orderAt, in.OrderID, order.Command(cmd), in.CommandID, in.ExpectedVersion)
+	return handle(ctx, r.OrderCommands, r.orders, in.OrderID, order.Command(cmd), in.CommandID, in.ExpectedVersion, in.DryRun)
 }
 
 func (r mutationRoot) DeliverOrder(ctx context.Context, in generated.DeliverOrderInput) (*model.OrderPayload, error) {
-	return handle(ctx, r.OrderCommands, r.orderAt, in.OrderID, order.Command(order.Deliver{}), in.CommandID, in.ExpectedVersion)
+	return handle(ctx, r.OrderCommands, r.orders, in.OrderID, order.Command(order.Deliver{}), in.CommandID, in.ExpectedVersion, in.DryRun)
 }
 
 func (r mutationRoot) CancelOrder(ctx context.Context, in generated.CancelOrderInput) (*model.OrderPayload, error) {
-	return handle(ctx, r.OrderCommands, r.orderAt, in.OrderID, order.Command(order.Cancel{Reason: in.Reason}), in.CommandID, in.ExpectedVersion)
+	return handle(ctx, r.OrderCommands, r.orders, in.OrderID, order.Command(order.Cancel{Reason: in.Reason}), in.CommandID, in.ExpectedVersion, in.DryRun)
 }
 
 func (r mutationRoot) RefundOrder(ctx context.Context, in generated.RefundOrderInput) (*model.OrderPayload, error) {
-	return handle(ctx, r.OrderCommands, r.orderAt, in.OrderID, order.Command(order.Refund{Reason: in.Reason}), in.CommandID, in.ExpectedVersion)
+	return handle(ctx, r.OrderCommands, r.orders, in.OrderID, order.Command(order.Refund{Reason: in.Reason}), in.CommandID, in.ExpectedVersion, in.DryRun)
 }
 
-func (r queryRoot) Order(ctx context.Context, id string, atLeast *eventstore.Token, within *time.Duration) (*orderview.Order, error) {
-	return find(ctx, r.root, orderView, r.Resolver.Orders.Get, id, atLeast, within)
+func (r queryRoot) Order(
+	ctx context.Context, id string, asOf *queries.AsOf, _ *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout,
+) (*orderview.Order, error) {
+	return find(ctx, r.orders, id, asOf, within, onTimeout)
 }
 
 func (r queryRoot) Orders(
 	ctx context.Context, filter *orderview.Filter, orderBy orderview.OrderBy,
-	first *int, after *string, last *int, before *string, atLeast *eventstore.Token, within *time.Duration,
+	first *int, after *string, last *int, before *string, _ *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout,
 ) (*model.OrderConnection, error) {
 	page := queries.PageArgs{First: first, After: after, Last: last, Before: before}
-	return list(ctx, r.root, orderView, r.Resolver.Orders, filter, orderBy, page, atLeast, within)
+	return list(ctx, r.root, orderView, r.Resolver.Orders, filter, orderBy, page, within, onTimeout)
 }
 
 func (r subscriptionRoot) OrderChanged(ctx context.Context, id string) (<-chan *orderview.Order, error) {

@@ -51,13 +51,15 @@ type root struct {
 	waitDefault time.Duration
 	maxPage     int
 	maxLiveRows int
+	maxFold     int
 	present     presenter
 	sharing     *queries.Sharing // of rows among those who follow them
 	rules       rules
+	histories   map[string]history // by the name that begins the ids
 
-	cartAt  model.ReadAt[cartview.Cart]
-	orderAt model.ReadAt[orderview.Order]
-	userAt  model.ReadAt[userview.User]
+	carts  object[cartview.Cart]
+	orders object[orderview.Order]
+	users  object[userview.User]
 }
 
 type (
@@ -68,12 +70,13 @@ type (
 
 func newRoot(r *Resolver, cfg Config) *root {
 	root := &root{
-		Resolver: r, waitDefault: cfg.WaitDefault, maxPage: cfg.MaxPage, maxLiveRows: cfg.MaxLiveRows,
-		present: presenter{cfg.Logger}, sharing: queries.NewSharing(queries.SharingConfig{}), rules: newRules(),
+		Resolver: r, waitDefault: cfg.WaitDefault, maxPage: cfg.MaxPage, maxFold: cfg.MaxFold,
+		maxLiveRows: cfg.MaxLiveRows, present: presenter{cfg.Logger}, sharing: queries.NewSharing(queries.SharingConfig{}),
+		rules: newRules(), histories: map[string]history{},
 	}
-	root.cartAt = readAt(root, cartView, r.Carts.Get)
-	root.orderAt = readAt(root, orderView, r.Orders.Get)
-	root.userAt = readAt(root, userView, r.Users.Get)
+	root.carts = newObject(root, cartview.View(), r.Carts.Get)
+	root.orders = newObject(root, orderview.View(), r.Orders.Get)
+	root.users = newObject(root, userview.View(), r.Users.Get)
 	return root
 }
 
@@ -86,16 +89,6 @@ func (r *root) Mutation() generated.MutationResolver { return mutationRoot{r} }
 // Subscription answers gqlgen's executor.
 func (r *root) Subscription() generated.SubscriptionResolver { return subscriptionRoot{r} }
 
-// wait returns when the view includes what the token stands for, at once when there is none.
-func (r *root) wait(ctx context.Context, view string, atLeast *eventstore.Token, within *time.Duration) error {
-	if atLeast == nil {
-		return nil
-	}
-	ctx, cancel := r.deadline(ctx, within)
-	defer cancel()
-	return r.Progress.Wait(ctx, view, *atLeast)
-}
-
 func (r *root) deadline(ctx context.Context, within *time.Duration) (context.Context, context.CancelFunc) {
 	limit := r.waitDefault
 	if within != nil {
@@ -104,30 +97,7 @@ func (r *root) deadline(ctx context.Context, within *time.Duration) (context.Con
 	return context.WithTimeout(ctx, limit)
 }
 
-// readAt, find and list answer as if what the asker may not see were not there.
-
-// readAt makes the function that payloads read their object with.
-func readAt[R any](r *root, view string, get func(context.Context, string) (*R, error)) model.ReadAt[R] {
-	return func(ctx context.Context, stream string, token eventstore.Token, within *time.Duration) (*R, error) {
-		if err := r.wait(ctx, view, &token, within); err != nil {
-			return nil, err
-		}
-		row, err := get(ctx, stream)
-		return visible(ctx, r, view, row, err)
-	}
-}
-
-// find answers a query for one object.
-func find[R any](
-	ctx context.Context, r *root, view string, get func(context.Context, string) (*R, error),
-	id string, atLeast *eventstore.Token, within *time.Duration,
-) (*R, error) {
-	if err := r.wait(ctx, view, atLeast, within); err != nil {
-		return nil, err
-	}
-	row, err := get(ctx, id)
-	return visible(ctx, r, view, row, err)
-}
+// list and what is in object.go answer as if what the asker may not see were not there.
 
 // reader is what the readers of all views have in common.
 type reader[R any, F any, O ~string] interface {
@@ -146,9 +116,9 @@ func given[T any](optional *T) (v T) {
 // list answers a query for a page.
 func list[R any, F any, O ~string](
 	ctx context.Context, r *root, view string, from reader[R, F, O], filter *F, by O, page queries.PageArgs,
-	atLeast *eventstore.Token, within *time.Duration,
+	within *time.Duration, onTimeout *model.OnTimeout,
 ) (*model.Connection[R], error) {
-	if err := r.wait(ctx, view, atLeast, within); err != nil {
+	if err := r.ready(ctx, view, within, onTimeout, eventstore.Token{}); err != nil {
 		return nil, err
 	}
 	f, err := narrowed(ctx, r, view, given(filter))
@@ -165,36 +135,59 @@ func list[R any, F any, O ~string](
 
 // handle carries out a command on an object that should be there.
 func handle[C commands.Command, E eventstore.Payload, S, R any](
-	ctx context.Context, h *commands.Handler[C, E, S], read model.ReadAt[R],
-	stream string, cmd C, commandID *string, version *int,
+	ctx context.Context, h *commands.Handler[C, E, S], o object[R],
+	stream string, cmd C, commandID *string, version *int, dryRun *bool,
 ) (*model.Payload[R], error) {
-	call, err := newCall(ctx, commandID, version)
-	if err != nil {
-		return answer(eventstore.Receipt{}, err, read)
-	}
-	receipt, err := h.Handle(ctx, stream, cmd, call)
-	return answer(receipt, err, read)
+	return carryOut(ctx, o, h.Handle, h.DryRun, stream, cmd, commandID, version, dryRun)
 }
 
 // create carries out a command that begins an object.
 func create[C commands.Command, E eventstore.Payload, S, R any](
-	ctx context.Context, h *commands.Handler[C, E, S], read model.ReadAt[R],
-	stream string, cmd C, commandID *string, version *int,
+	ctx context.Context, h *commands.Handler[C, E, S], o object[R],
+	stream string, cmd C, commandID *string, version *int, dryRun *bool,
 ) (*model.Payload[R], error) {
-	call, err := newCall(ctx, commandID, version)
-	if err != nil {
-		return answer(eventstore.Receipt{}, err, read)
-	}
-	receipt, err := h.Create(ctx, stream, cmd, call)
-	return answer(receipt, err, read)
+	return carryOut(ctx, o, h.Create, h.DryCreate, stream, cmd, commandID, version, dryRun)
 }
 
-func answer[R any](receipt eventstore.Receipt, err error, read model.ReadAt[R]) (*model.Payload[R], error) {
+// carryOut has a command done, or on a dry run judged, and answers.
+func carryOut[C commands.Command, R any](
+	ctx context.Context, o object[R],
+	do func(context.Context, string, C, commands.Call) (eventstore.Receipt, error),
+	judge func(context.Context, string, C, commands.Call) (commands.DryRun, error),
+	stream string, cmd C, commandID *string, version *int, dryRun *bool,
+) (*model.Payload[R], error) {
+	call, err := newCall(ctx, commandID, version)
+	if dryRun != nil && *dryRun {
+		dry := commands.DryRun{Stream: stream}
+		if err == nil {
+			dry, err = judge(ctx, stream, cmd, call)
+		}
+		return wouldAnswer(o, dry, err)
+	}
+	var receipt eventstore.Receipt
 	if err == nil {
-		return model.NewPayload(receipt, read), nil
+		receipt, err = do(ctx, stream, cmd, call)
+	}
+	if err == nil {
+		return model.NewPayload(receipt, o.at(receipt)), nil
 	}
 	if refused, ok := userError(err); ok {
 		return model.Refused[R](refused), nil
 	}
 	return nil, err
+}
+
+// wouldAnswer answers a dry run.
+func wouldAnswer[R any](o object[R], dry commands.DryRun, err error) (*model.Payload[R], error) {
+	shown := model.NewDryRun(dry)
+	if err == nil {
+		return model.Would(shown, o.would(dry)), nil
+	}
+	refused, ok := userError(err)
+	if !ok {
+		return nil, err
+	}
+	payload := model.Refused[R](refused)
+	payload.DryRun = shown
+	return payload, nil
 }

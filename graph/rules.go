@@ -17,6 +17,8 @@ func newRules() rules {
 			"Query.node":  byObject,
 			"Query.nodes": byObject,
 
+			"Query.history": byObject,
+
 			"Query.cart":                byObject,
 			"Query.carts":               signedIn,
 			"Mutation.openCart":         byDecider,

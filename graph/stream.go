@@ -8,6 +8,7 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"github.com/headrace/headrace/graph/transport"
+	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/identity"
 	"github.com/headrace/headrace/internal/queries"
 )
@@ -82,6 +83,9 @@ func watch[R any](
 		return nil, err
 	}
 	return streamSeen(ctx, at, func(yield func(*R) bool) error {
+		if err := r.ready(ctx, view, nil, nil, eventstore.Token{}); err != nil {
+			return err
+		}
 		w := watching[R]{root: r, view: view, at: at, yield: yield, position: given(seen)}
 		var row *R
 		err := r.sharing.Do(ctx, func(ctx context.Context) (err error) {

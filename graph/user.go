@@ -14,32 +14,34 @@ import (
 
 func (r mutationRoot) RegisterUser(ctx context.Context, in generated.RegisterUserInput) (*model.UserPayload, error) {
 	cmd := user.Register{Email: in.Email, Name: in.Name}
-	return create(ctx, r.UserCommands, r.userAt, user.NewID(), user.Command(cmd), in.CommandID, in.ExpectedVersion)
+	return create(ctx, r.UserCommands, r.users, user.NewID(), user.Command(cmd), in.CommandID, in.ExpectedVersion, in.DryRun)
 }
 
 func (r mutationRoot) RenameUser(ctx context.Context, in generated.RenameUserInput) (*model.UserPayload, error) {
-	return handle(ctx, r.UserCommands, r.userAt, in.UserID, user.Command(user.Rename{Name: in.Name}), in.CommandID, in.ExpectedVersion)
+	return handle(ctx, r.UserCommands, r.users, in.UserID, user.Command(user.Rename{Name: in.Name}), in.CommandID, in.ExpectedVersion, in.DryRun)
 }
 
 func (r mutationRoot) ChangeEmail(ctx context.Context, in generated.ChangeEmailInput) (*model.UserPayload, error) {
-	return handle(ctx, r.UserCommands, r.userAt, in.UserID, user.Command(user.ChangeEmail{Email: in.Email}), in.CommandID, in.ExpectedVersion)
+	return handle(ctx, r.UserCommands, r.users, in.UserID, user.Command(user.ChangeEmail{Email: in.Email}), in.CommandID, in.ExpectedVersion, in.DryRun)
 }
 
 func (r mutationRoot) DeactivateUser(ctx context.Context, in generated.DeactivateUserInput) (*model.UserPayload, error) {
 	cmd := user.Deactivate{Reason: text(in.Reason)}
-	return handle(ctx, r.UserCommands, r.userAt, in.UserID, user.Command(cmd), in.CommandID, in.ExpectedVersion)
+	return handle(ctx, r.UserCommands, r.users, in.UserID, user.Command(cmd), in.CommandID, in.ExpectedVersion, in.DryRun)
 }
 
-func (r queryRoot) User(ctx context.Context, id string, atLeast *eventstore.Token, within *time.Duration) (*userview.User, error) {
-	return find(ctx, r.root, userView, r.Resolver.Users.Get, id, atLeast, within)
+func (r queryRoot) User(
+	ctx context.Context, id string, asOf *queries.AsOf, _ *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout,
+) (*userview.User, error) {
+	return find(ctx, r.users, id, asOf, within, onTimeout)
 }
 
 func (r queryRoot) Users(
 	ctx context.Context, filter *userview.Filter, orderBy userview.OrderBy,
-	first *int, after *string, last *int, before *string, atLeast *eventstore.Token, within *time.Duration,
+	first *int, after *string, last *int, before *string, _ *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout,
 ) (*model.UserConnection, error) {
 	page := queries.PageArgs{First: first, After: after, Last: last, Before: before}
-	return list(ctx, r.root, userView, r.Resolver.Users, filter, orderBy, page, atLeast, within)
+	return list(ctx, r.root, userView, r.Resolver.Users, filter, orderBy, page, within, onTimeout)
 }
 
 func (r subscriptionRoot) UserChanged(ctx context.Context, id string) (<-chan *userview.User, error) {

@@ -92,6 +92,7 @@ var directTypes = direct.Types{
 		Fields: map[string]direct.Field{
 			"receipt":    {Index: 0, Type: "Receipt"},
 			"userErrors": {Index: 1, Type: "UserError"},
+			"dryRun":     {Index: 2, Type: "DryRun"},
 		},
 	},
 	"CartsChange": {
@@ -109,7 +110,20 @@ var directTypes = direct.Types{
 		Fields: map[string]direct.Field{
 			"receipt":    {Index: 0, Type: "Receipt"},
 			"userErrors": {Index: 1, Type: "UserError"},
-			"orderId":    {Index: 2},
+			"dryRun":     {Index: 2, Type: "DryRun"},
+			"orderId":    {Index: 3},
+		},
+	},
+	"DryRun": {
+		Satisfies: dryRunImplementors,
+		Fields: map[string]direct.Field{
+			"asOf":      {Index: 0},
+			"version":   {Index: 1},
+			"events":    {Index: 2, Type: "WouldBeEvent"},
+			"duplicate": {Index: 3, Type: "Receipt"},
+			"claims":    {Index: 4},
+			"releases":  {Index: 5},
+			"messages":  {Index: 6, Type: "WouldBeMessage"},
 		},
 	},
 	"Event": {
@@ -150,6 +164,37 @@ var directTypes = direct.Types{
 			"actor":         {Index: 1},
 			"correlationId": {Index: 2},
 			"causationId":   {Index: 3},
+		},
+	},
+	"HistoryConnection": {
+		Satisfies: historyConnectionImplementors,
+		Fields: map[string]direct.Field{
+			"edges":      {Index: 0, Type: "HistoryEdge"},
+			"nodes":      {Index: 1, Type: "HistoryEntry"},
+			"pageInfo":   {Index: 2, Type: "PageInfo"},
+			"totalCount": {Index: 3},
+		},
+	},
+	"HistoryEdge": {
+		Satisfies: historyEdgeImplementors,
+		Fields: map[string]direct.Field{
+			"node":   {Index: 0, Type: "HistoryEntry"},
+			"cursor": {Index: 1},
+		},
+	},
+	"HistoryEntry": {
+		Satisfies: historyEntryImplementors,
+		Fields: map[string]direct.Field{
+			"version":       {Index: 0},
+			"position":      {Index: 1},
+			"type":          {Index: 2},
+			"schemaVersion": {Index: 3},
+			"recordedAt":    {Index: 4},
+			"actor":         {Index: 5},
+			"commandId":     {Index: 6},
+			"correlationId": {Index: 7},
+			"causationId":   {Index: 8},
+			"data":          {Index: 9},
 		},
 	},
 	"Money": {
@@ -208,6 +253,7 @@ var directTypes = direct.Types{
 		Fields: map[string]direct.Field{
 			"receipt":    {Index: 0, Type: "Receipt"},
 			"userErrors": {Index: 1, Type: "UserError"},
+			"dryRun":     {Index: 2, Type: "DryRun"},
 		},
 	},
 	"OrdersChange": {
@@ -281,6 +327,25 @@ var directTypes = direct.Types{
 		Fields: map[string]direct.Field{
 			"receipt":    {Index: 0, Type: "Receipt"},
 			"userErrors": {Index: 1, Type: "UserError"},
+			"dryRun":     {Index: 2, Type: "DryRun"},
+		},
+	},
+	"WouldBeEvent": {
+		Satisfies: wouldBeEventImplementors,
+		Fields: map[string]direct.Field{
+			"version":       {Index: 0},
+			"type":          {Index: 1},
+			"schemaVersion": {Index: 2},
+			"data":          {Index: 3},
+		},
+	},
+	"WouldBeMessage": {
+		Satisfies: wouldBeMessageImplementors,
+		Fields: map[string]direct.Field{
+			"topic":   {Index: 0},
+			"key":     {Index: 1},
+			"payload": {Index: 2},
+			"delay":   {Index: 3},
 		},
 	},
 }
@@ -479,6 +544,12 @@ func directCartPayload(e *direct.Encoder, p *direct.Plan, obj *model.Payload[car
 				directUserError(e, s.Plan, &obj.UserErrors[i])
 			}
 			e.Text("]")
+		case 2: // dryRun
+			if obj.DryRun == nil {
+				e.Null()
+			} else {
+				directDryRun(e, s.Plan, obj.DryRun)
+			}
 		}
 	}
 	e.Text(p.End)
@@ -545,12 +616,66 @@ func directCheckOutPayload(e *direct.Encoder, p *direct.Plan, obj *model.CheckOu
 				directUserError(e, s.Plan, &obj.UserErrors[i])
 			}
 			e.Text("]")
-		case 2: // orderId
+		case 2: // dryRun
+			if obj.DryRun == nil {
+				e.Null()
+			} else {
+				directDryRun(e, s.Plan, obj.DryRun)
+			}
+		case 3: // orderId
 			if obj.OrderID == nil {
 				e.Null()
 			} else {
 				e.String(*obj.OrderID)
 			}
+		}
+	}
+	e.Text(p.End)
+}
+
+func directDryRun(e *direct.Encoder, p *direct.Plan, obj *model.DryRun) {
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		e.Text(s.Key)
+		switch s.Field {
+		case 0: // asOf
+			e.Bytes = model.AppendPosition(e.Bytes, obj.AsOf)
+		case 1: // version
+			e.Int64(obj.Version)
+		case 2: // events
+			e.Text("[")
+			for i := range obj.Events {
+				e.Comma(i)
+				directWouldBeEvent(e, s.Plan, &obj.Events[i])
+			}
+			e.Text("]")
+		case 3: // duplicate
+			if obj.Duplicate == nil {
+				e.Null()
+			} else {
+				directReceipt(e, s.Plan, obj.Duplicate)
+			}
+		case 4: // claims
+			e.Text("[")
+			for i := range obj.Claims {
+				e.Comma(i)
+				e.String(obj.Claims[i])
+			}
+			e.Text("]")
+		case 5: // releases
+			e.Text("[")
+			for i := range obj.Releases {
+				e.Comma(i)
+				e.String(obj.Releases[i])
+			}
+			e.Text("]")
+		case 6: // messages
+			e.Text("[")
+			for i := range obj.Messages {
+				e.Comma(i)
+				directWouldBeMessage(e, s.Plan, &obj.Messages[i])
+			}
+			e.Text("]")
 		}
 	}
 	e.Text(p.End)
@@ -671,6 +796,122 @@ func directEventMetadata(e *direct.Encoder, p *direct.Plan, obj *model.EventMeta
 				e.Null()
 			} else {
 				e.String(*obj.CausationID)
+			}
+		}
+	}
+	e.Text(p.End)
+}
+
+func directHistoryConnection(e *direct.Encoder, p *direct.Plan, obj *model.HistoryConnection) {
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		e.Text(s.Key)
+		switch s.Field {
+		case 0: // edges
+			v := obj.Edges()
+			e.Text("[")
+			for i := range v {
+				e.Comma(i)
+				directHistoryEdge(e, s.Plan, &v[i])
+			}
+			e.Text("]")
+		case 1: // nodes
+			v := obj.Nodes()
+			e.Text("[")
+			for i := range v {
+				e.Comma(i)
+				directHistoryEntry(e, s.Plan, &v[i])
+			}
+			e.Text("]")
+		case 2: // pageInfo
+			v := obj.PageInfo()
+			directPageInfo(e, s.Plan, &v)
+		case 3: // totalCount
+			v := obj.TotalCount()
+			e.Int64(v)
+		}
+	}
+	e.Text(p.End)
+}
+
+func directHistoryEdge(e *direct.Encoder, p *direct.Plan, obj *model.HistoryEdge) {
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		e.Text(s.Key)
+		switch s.Field {
+		case 0: // node
+			directHistoryEntry(e, s.Plan, &obj.Node)
+		case 1: // cursor
+			e.String(obj.Cursor)
+		}
+	}
+	e.Text(p.End)
+}
+
+func directHistoryEntry(e *direct.Encoder, p *direct.Plan, obj *model.HistoryEntry) {
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		e.Text(s.Key)
+		switch s.Field {
+		case 0: // version
+			e.Int64(obj.Version)
+		case 1: // position
+			e.Bytes = model.AppendPosition(e.Bytes, obj.Position)
+		case 2: // type
+			e.String(obj.Type)
+		case 3: // schemaVersion
+			e.Int(obj.SchemaVersion)
+		case 4: // recordedAt
+			e.Bytes = model.AppendTime(e.Bytes, obj.RecordedAt)
+		case 5: // actor
+			v, err := obj.Actor()
+			if err != nil {
+				e.Fail()
+				return
+			}
+			if v == nil {
+				e.Null()
+			} else {
+				e.String(*v)
+			}
+		case 6: // commandId
+			v, err := obj.CommandID()
+			if err != nil {
+				e.Fail()
+				return
+			}
+			if v == nil {
+				e.Null()
+			} else {
+				e.String(*v)
+			}
+		case 7: // correlationId
+			v, err := obj.CorrelationID()
+			if err != nil {
+				e.Fail()
+				return
+			}
+			if v == nil {
+				e.Null()
+			} else {
+				e.String(*v)
+			}
+		case 8: // causationId
+			v, err := obj.CausationID()
+			if err != nil {
+				e.Fail()
+				return
+			}
+			if v == nil {
+				e.Null()
+			} else {
+				e.String(*v)
+			}
+		case 9: // data
+			if obj.Data == nil {
+				e.Fail()
+			} else {
+				e.Bytes = model.AppendJSONText(e.Bytes, obj.Data)
 			}
 		}
 	}
@@ -829,6 +1070,12 @@ func directOrderPayload(e *direct.Encoder, p *direct.Plan, obj *model.Payload[or
 				directUserError(e, s.Plan, &obj.UserErrors[i])
 			}
 			e.Text("]")
+		case 2: // dryRun
+			if obj.DryRun == nil {
+				e.Null()
+			} else {
+				directDryRun(e, s.Plan, obj.DryRun)
+			}
 		}
 	}
 	e.Text(p.End)
@@ -1036,6 +1283,56 @@ func directUserPayload(e *direct.Encoder, p *direct.Plan, obj *model.Payload[use
 				directUserError(e, s.Plan, &obj.UserErrors[i])
 			}
 			e.Text("]")
+		case 2: // dryRun
+			if obj.DryRun == nil {
+				e.Null()
+			} else {
+				directDryRun(e, s.Plan, obj.DryRun)
+			}
+		}
+	}
+	e.Text(p.End)
+}
+
+func directWouldBeEvent(e *direct.Encoder, p *direct.Plan, obj *model.WouldBeEvent) {
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		e.Text(s.Key)
+		switch s.Field {
+		case 0: // version
+			e.Int64(obj.Version)
+		case 1: // type
+			e.String(obj.Type)
+		case 2: // schemaVersion
+			e.Int(obj.SchemaVersion)
+		case 3: // data
+			if obj.Data == nil {
+				e.Fail()
+			} else {
+				e.Bytes = model.AppendJSONText(e.Bytes, obj.Data)
+			}
+		}
+	}
+	e.Text(p.End)
+}
+
+func directWouldBeMessage(e *direct.Encoder, p *direct.Plan, obj *model.WouldBeMessage) {
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		e.Text(s.Key)
+		switch s.Field {
+		case 0: // topic
+			e.String(obj.Topic)
+		case 1: // key
+			e.String(obj.Key)
+		case 2: // payload
+			if obj.Payload == nil {
+				e.Fail()
+			} else {
+				e.Bytes = model.AppendJSONText(e.Bytes, obj.Payload)
+			}
+		case 3: // delay
+			e.Marshaler(model.MarshalDuration(obj.Delay), true)
 		}
 	}
 	e.Text(p.End)
@@ -1561,6 +1858,90 @@ func (ec *executionContext) marshalNEventMetadata2githubᚗcomᚋheadraceᚋhead
 	return ec._EventMetadata(ctx, sel, &v)
 }
 
+func (ec *executionContext) marshalNHistoryEdge2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐHistoryEdge(ctx context.Context, sel ast.SelectionSet, v model.HistoryEdge) graphql.Marshaler {
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "HistoryEdge", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			directHistoryEdge(e, p, &v)
+		})
+		if out != nil {
+			return out
+		}
+	}
+	return ec._HistoryEdge(ctx, sel, &v)
+}
+
+func (ec *executionContext) marshalNHistoryEdge2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐHistoryEdgeᚄ(ctx context.Context, sel ast.SelectionSet, v []model.HistoryEdge) graphql.Marshaler {
+	if v == nil {
+		return graphql.Array{}
+	}
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "HistoryEdge", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			e.Text("[")
+			for i := range v {
+				e.Comma(i)
+				directHistoryEdge(e, p, &v[i])
+			}
+			e.Text("]")
+		})
+		if out != nil {
+			return out
+		}
+	}
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNHistoryEdge2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐHistoryEdge(ctx, sel, v[i])
+	})
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+	return ret
+}
+
+func (ec *executionContext) marshalNHistoryEntry2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐHistoryEntry(ctx context.Context, sel ast.SelectionSet, v model.HistoryEntry) graphql.Marshaler {
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "HistoryEntry", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			directHistoryEntry(e, p, &v)
+		})
+		if out != nil {
+			return out
+		}
+	}
+	return ec._HistoryEntry(ctx, sel, &v)
+}
+
+func (ec *executionContext) marshalNHistoryEntry2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐHistoryEntryᚄ(ctx context.Context, sel ast.SelectionSet, v []model.HistoryEntry) graphql.Marshaler {
+	if v == nil {
+		return graphql.Array{}
+	}
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "HistoryEntry", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			e.Text("[")
+			for i := range v {
+				e.Comma(i)
+				directHistoryEntry(e, p, &v[i])
+			}
+			e.Text("]")
+		})
+		if out != nil {
+			return out
+		}
+	}
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNHistoryEntry2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐHistoryEntry(ctx, sel, v[i])
+	})
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+	return ret
+}
+
 func (ec *executionContext) marshalNMoney2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋcommandsᚋmoneyᚐMoney(ctx context.Context, sel ast.SelectionSet, v money.Money) graphql.Marshaler {
 	if p := direct.PlanOf(ec.OperationContext, directTypes, "Money", sel); p != nil {
 		out := p.Encode(func(e *direct.Encoder) {
@@ -2011,6 +2392,90 @@ func (ec *executionContext) marshalNUserPayload2ᚖgithubᚗcomᚋheadraceᚋhea
 	return ec._UserPayload(ctx, sel, v)
 }
 
+func (ec *executionContext) marshalNWouldBeEvent2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐWouldBeEvent(ctx context.Context, sel ast.SelectionSet, v model.WouldBeEvent) graphql.Marshaler {
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "WouldBeEvent", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			directWouldBeEvent(e, p, &v)
+		})
+		if out != nil {
+			return out
+		}
+	}
+	return ec._WouldBeEvent(ctx, sel, &v)
+}
+
+func (ec *executionContext) marshalNWouldBeEvent2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐWouldBeEventᚄ(ctx context.Context, sel ast.SelectionSet, v []model.WouldBeEvent) graphql.Marshaler {
+	if v == nil {
+		return graphql.Array{}
+	}
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "WouldBeEvent", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			e.Text("[")
+			for i := range v {
+				e.Comma(i)
+				directWouldBeEvent(e, p, &v[i])
+			}
+			e.Text("]")
+		})
+		if out != nil {
+			return out
+		}
+	}
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNWouldBeEvent2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐWouldBeEvent(ctx, sel, v[i])
+	})
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+	return ret
+}
+
+func (ec *executionContext) marshalNWouldBeMessage2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐWouldBeMessage(ctx context.Context, sel ast.SelectionSet, v model.WouldBeMessage) graphql.Marshaler {
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "WouldBeMessage", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			directWouldBeMessage(e, p, &v)
+		})
+		if out != nil {
+			return out
+		}
+	}
+	return ec._WouldBeMessage(ctx, sel, &v)
+}
+
+func (ec *executionContext) marshalNWouldBeMessage2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐWouldBeMessageᚄ(ctx context.Context, sel ast.SelectionSet, v []model.WouldBeMessage) graphql.Marshaler {
+	if v == nil {
+		return graphql.Array{}
+	}
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "WouldBeMessage", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			e.Text("[")
+			for i := range v {
+				e.Comma(i)
+				directWouldBeMessage(e, p, &v[i])
+			}
+			e.Text("]")
+		})
+		if out != nil {
+			return out
+		}
+	}
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNWouldBeMessage2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐWouldBeMessage(ctx, sel, v[i])
+	})
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+	return ret
+}
+
 func (ec *executionContext) marshalOCart2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋcartviewᚐCart(ctx context.Context, sel ast.SelectionSet, v *cartview.Cart) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
@@ -2030,6 +2495,25 @@ func (ec *executionContext) marshalOCart2ᚖgithubᚗcomᚋheadraceᚋheadrace�
 	return ec._Cart(ctx, sel, v)
 }
 
+func (ec *executionContext) marshalODryRun2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐDryRun(ctx context.Context, sel ast.SelectionSet, v *model.DryRun) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "DryRun", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			if v == nil {
+				e.Null()
+			} else {
+				directDryRun(e, p, v)
+			}
+		})
+		if out != nil {
+			return out
+		}
+	}
+	return ec._DryRun(ctx, sel, v)
+}
+
 func (ec *executionContext) marshalOEvent2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEvent(ctx context.Context, sel ast.SelectionSet, v *model.Event) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
@@ -2047,6 +2531,25 @@ func (ec *executionContext) marshalOEvent2ᚖgithubᚗcomᚋheadraceᚋheadrace�
 		}
 	}
 	return ec._Event(ctx, sel, v)
+}
+
+func (ec *executionContext) marshalOHistoryConnection2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐHistoryConnection(ctx context.Context, sel ast.SelectionSet, v *model.HistoryConnection) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "HistoryConnection", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			if v == nil {
+				e.Null()
+			} else {
+				directHistoryConnection(e, p, v)
+			}
+		})
+		if out != nil {
+			return out
+		}
+	}
+	return ec._HistoryConnection(ctx, sel, v)
 }
 
 func (ec *executionContext) marshalOOrder2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrder(ctx context.Context, sel ast.SelectionSet, v *orderview.Order) graphql.Marshaler {

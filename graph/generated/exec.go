@@ -18,6 +18,7 @@ import (
 	"github.com/headrace/headrace/graph/model"
 	"github.com/headrace/headrace/internal/commands/money"
 	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/queries"
 	"github.com/headrace/headrace/internal/queries/activityview"
 	"github.com/headrace/headrace/internal/queries/cartview"
 	"github.com/headrace/headrace/internal/queries/orderview"
@@ -69,17 +70,18 @@ type MutationResolver interface {
 	DeactivateUser(ctx context.Context, input DeactivateUserInput) (*model.Payload[userview.User], error)
 }
 type QueryResolver interface {
-	Node(ctx context.Context, id string, atLeast *eventstore.Token, within *time.Duration) (model.Node, error)
-	Nodes(ctx context.Context, ids []string, atLeast *eventstore.Token, within *time.Duration) ([]model.Node, error)
-	Activity(ctx context.Context, userID *string, stream *string, types []string, orderBy activityview.OrderBy, first *int, after *string, last *int, before *string, atLeast *eventstore.Token, within *time.Duration) (*model.Connection[activityview.Activity], error)
-	Cart(ctx context.Context, id string, atLeast *eventstore.Token, within *time.Duration) (*cartview.Cart, error)
-	Carts(ctx context.Context, filter *cartview.Filter, orderBy cartview.OrderBy, first *int, after *string, last *int, before *string, atLeast *eventstore.Token, within *time.Duration) (*model.Connection[cartview.Cart], error)
+	Node(ctx context.Context, id string, atLeast *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout) (model.Node, error)
+	Nodes(ctx context.Context, ids []string, atLeast *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout) ([]model.Node, error)
+	Activity(ctx context.Context, userID *string, stream *string, types []string, orderBy activityview.OrderBy, first *int, after *string, last *int, before *string, atLeast *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout) (*model.Connection[activityview.Activity], error)
+	Cart(ctx context.Context, id string, asOf *queries.AsOf, atLeast *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout) (*cartview.Cart, error)
+	Carts(ctx context.Context, filter *cartview.Filter, orderBy cartview.OrderBy, first *int, after *string, last *int, before *string, atLeast *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout) (*model.Connection[cartview.Cart], error)
 	Event(ctx context.Context, position int64) (*model.Event, error)
 	Events(ctx context.Context, after *int64, stream *string, types []string, first *int) (*model.EventConnection, error)
-	Order(ctx context.Context, id string, atLeast *eventstore.Token, within *time.Duration) (*orderview.Order, error)
-	Orders(ctx context.Context, filter *orderview.Filter, orderBy orderview.OrderBy, first *int, after *string, last *int, before *string, atLeast *eventstore.Token, within *time.Duration) (*model.Connection[orderview.Order], error)
-	User(ctx context.Context, id string, atLeast *eventstore.Token, within *time.Duration) (*userview.User, error)
-	Users(ctx context.Context, filter *userview.Filter, orderBy userview.OrderBy, first *int, after *string, last *int, before *string, atLeast *eventstore.Token, within *time.Duration) (*model.Connection[userview.User], error)
+	Order(ctx context.Context, id string, asOf *queries.AsOf, atLeast *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout) (*orderview.Order, error)
+	Orders(ctx context.Context, filter *orderview.Filter, orderBy orderview.OrderBy, first *int, after *string, last *int, before *string, atLeast *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout) (*model.Connection[orderview.Order], error)
+	History(ctx context.Context, id string, first *int, after *string, last *int, before *string) (*model.HistoryConnection, error)
+	User(ctx context.Context, id string, asOf *queries.AsOf, atLeast *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout) (*userview.User, error)
+	Users(ctx context.Context, filter *userview.Filter, orderBy userview.OrderBy, first *int, after *string, last *int, before *string, atLeast *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout) (*model.Connection[userview.User], error)
 }
 type SubscriptionResolver interface {
 	ActivityLogged(ctx context.Context, userID *string, after *int64, afterToken *eventstore.Token) (<-chan *activityview.Activity, error)
@@ -117,6 +119,7 @@ func (e *executableSchema) Exec(ctx context.Context) graphql.ResponseHandler {
 		return graphql.NewInputUnmarshalerIndex(
 			graphql.NewInputUnmarshaler("AbandonCartInput", ec.unmarshalInputAbandonCartInput),
 			graphql.NewInputUnmarshaler("AddItemInput", ec.unmarshalInputAddItemInput),
+			graphql.NewInputUnmarshaler("AsOf", ec.unmarshalInputAsOf),
 			graphql.NewInputUnmarshaler("CancelOrderInput", ec.unmarshalInputCancelOrderInput),
 			graphql.NewInputUnmarshaler("CartFilter", ec.unmarshalInputCartFilter),
 			graphql.NewInputUnmarshaler("ChangeEmailInput", ec.unmarshalInputChangeEmailInput),
@@ -250,6 +253,8 @@ var sources = []*ast.Source{
     atLeast: Token
     "How long to wait for ` + "`" + `atLeast` + "`" + ` at most: 2s unless given, 30s at most."
     within: Duration
+    "What to do when that takes longer."
+    onTimeout: OnTimeout
   ): ActivityConnection!
 }
 
@@ -324,10 +329,14 @@ type ActivityEdge {
   cart(
     "The cart's id."
     id: ID!
+    "As it was then; as it is now unless given. It is worked out from the log, so that nothing is waited for."
+    asOf: AsOf
     "Wait until the answer includes what this token stands for."
     atLeast: Token
     "How long to wait for ` + "`" + `atLeast` + "`" + ` at most: 2s unless given, 30s at most."
     within: Duration
+    "What to do when that takes longer."
+    onTimeout: OnTimeout
   ): Cart
   "Carts, the last opened first unless ordered otherwise."
   carts(
@@ -347,6 +356,8 @@ type ActivityEdge {
     atLeast: Token
     "How long to wait for ` + "`" + `atLeast` + "`" + ` at most: 2s unless given, 30s at most."
     within: Duration
+    "What to do when that takes longer."
+    onTimeout: OnTimeout
   ): CartConnection!
 }
 
@@ -498,6 +509,8 @@ input OpenCartInput {
   commandId: ID
   "Refuse the command unless its stream is at this version. A cart to be opened is at 0."
   expectedVersion: Int
+  "Judge the command and store nothing: the payload's ` + "`" + `dryRun` + "`" + ` says what would happen."
+  dryRun: Boolean = false
 }
 
 "Puts an item into a cart."
@@ -516,6 +529,8 @@ input AddItemInput {
   commandId: ID
   "Refuse the command unless the cart is at this version."
   expectedVersion: Int
+  "Judge the command and store nothing: the payload's ` + "`" + `dryRun` + "`" + ` says what would happen."
+  dryRun: Boolean = false
 }
 
 "Sets how many of an item a cart holds."
@@ -530,6 +545,8 @@ input ChangeQuantityInput {
   commandId: ID
   "Refuse the command unless the cart is at this version."
   expectedVersion: Int
+  "Judge the command and store nothing: the payload's ` + "`" + `dryRun` + "`" + ` says what would happen."
+  dryRun: Boolean = false
 }
 
 "Takes an item out of a cart."
@@ -542,6 +559,8 @@ input RemoveItemInput {
   commandId: ID
   "Refuse the command unless the cart is at this version."
   expectedVersion: Int
+  "Judge the command and store nothing: the payload's ` + "`" + `dryRun` + "`" + ` says what would happen."
+  dryRun: Boolean = false
 }
 
 "Ends a cart with an order."
@@ -552,6 +571,8 @@ input CheckOutCartInput {
   commandId: ID
   "Refuse the command unless the cart is at this version."
   expectedVersion: Int
+  "Judge the command and store nothing: the payload's ` + "`" + `dryRun` + "`" + ` says what would happen."
+  dryRun: Boolean = false
 }
 
 "Ends a cart without an order."
@@ -562,38 +583,48 @@ input AbandonCartInput {
   commandId: ID
   "Refuse the command unless the cart is at this version."
   expectedVersion: Int
+  "Judge the command and store nothing: the payload's ` + "`" + `dryRun` + "`" + ` says what would happen."
+  dryRun: Boolean = false
 }
 
 "The answer to a command on a cart."
 type CartPayload {
-  "Null when the command was refused."
+  "Null when the command was refused, and on a dry run."
   receipt: Receipt
   "Why the command was refused; empty when it was not."
   userErrors: [UserError!]!
+  "What the command would do; null unless the input said ` + "`" + `dryRun` + "`" + `."
+  dryRun: DryRun
   """
   The cart with the command's effect. Null when the command was refused, and, with the error PROJECTION_BEHIND here,
-  when the read model does not get there in time; the receipt stands all the same.
+  when the read model does not get there in time; the receipt stands all the same. On a dry run, what it would be.
   """
   cart(
     "How long to wait for the read model at most: 2s unless given, 30s at most."
     within: Duration
+    "What to do when that takes longer."
+    onTimeout: OnTimeout
   ): Cart
 }
 
 "The answer to a check-out."
 type CheckOutPayload {
-  "Null when the command was refused."
+  "Null when the command was refused, and on a dry run."
   receipt: Receipt
   "Why the command was refused; empty when it was not."
   userErrors: [UserError!]!
+  "What the command would do; null unless the input said ` + "`" + `dryRun` + "`" + `."
+  dryRun: DryRun
   "The cart with the command's effect, as in ` + "`" + `CartPayload` + "`" + `."
   cart(
     "How long to wait for the read model at most: 2s unless given, 30s at most."
     within: Duration
+    "What to do when that takes longer."
+    onTimeout: OnTimeout
   ): Cart
-  "The order that is placed for the cart, known at once. Null when the command was refused."
+  "The order that is placed for the cart, or on a dry run would be; known at once. Null when the command was refused."
   orderId: ID
-  "The order, once it is placed and readable; null when that does not happen in time. It is placed all the same."
+  "The order, once it is placed and readable; null when that does not happen in time. It is placed all the same. Null on a dry run."
   order(
     "How long to wait for the order at most: 2s unless given, 30s at most."
     within: Duration
@@ -638,6 +669,8 @@ type Query {
     atLeast: Token
     "How long to wait for ` + "`" + `atLeast` + "`" + ` at most: 2s unless given, 30s at most."
     within: Duration
+    "What to do when that takes longer."
+    onTimeout: OnTimeout
   ): Node
   "Several objects by their ids, in the order of the ids, null for each that is not there. At most 100."
   nodes(
@@ -647,6 +680,8 @@ type Query {
     atLeast: Token
     "How long to wait for ` + "`" + `atLeast` + "`" + ` at most: 2s unless given, 30s at most."
     within: Duration
+    "What to do when that takes longer."
+    onTimeout: OnTimeout
   ): [Node]!
 }
 
@@ -811,6 +846,12 @@ enum ErrorCode {
   PROJECTION_HALTED
   "The log has not reached this position."
   POSITION_BEYOND_HEAD
+  "The object has not reached this version."
+  VERSION_BEYOND_HEAD
+  "The database's clock has not reached this time."
+  TIME_IN_FUTURE
+  "A state of the past is made of more events than are folded at once."
+  HISTORY_TOO_LONG
   "The token or position is of another history than this log's: begin anew."
   LOG_DIVERGED
   "A list that keeps itself up to date holds more rows than the server lets one hold; narrow its filter."
@@ -947,10 +988,14 @@ type EventEdge {
   order(
     "The order's id."
     id: ID!
+    "As it was then; as it is now unless given. It is worked out from the log, so that nothing is waited for."
+    asOf: AsOf
     "Wait until the answer includes what this token stands for."
     atLeast: Token
     "How long to wait for ` + "`" + `atLeast` + "`" + ` at most: 2s unless given, 30s at most."
     within: Duration
+    "What to do when that takes longer."
+    onTimeout: OnTimeout
   ): Order
   "Orders, the last placed first unless ordered otherwise."
   orders(
@@ -970,6 +1015,8 @@ type EventEdge {
     atLeast: Token
     "How long to wait for ` + "`" + `atLeast` + "`" + ` at most: 2s unless given, 30s at most."
     within: Duration
+    "What to do when that takes longer."
+    onTimeout: OnTimeout
   ): OrderConnection!
 }
 
@@ -1141,6 +1188,8 @@ input PayOrderInput {
   commandId: ID
   "Refuse the command unless the order is at this version."
   expectedVersion: Int
+  "Judge the command and store nothing: the payload's ` + "`" + `dryRun` + "`" + ` says what would happen."
+  dryRun: Boolean = false
 }
 
 "Records that the goods left."
@@ -1153,6 +1202,8 @@ input ShipOrderInput {
   commandId: ID
   "Refuse the command unless the order is at this version."
   expectedVersion: Int
+  "Judge the command and store nothing: the payload's ` + "`" + `dryRun` + "`" + ` says what would happen."
+  dryRun: Boolean = false
 }
 
 "Records that the goods arrived."
@@ -1163,6 +1214,8 @@ input DeliverOrderInput {
   commandId: ID
   "Refuse the command unless the order is at this version."
   expectedVersion: Int
+  "Judge the command and store nothing: the payload's ` + "`" + `dryRun` + "`" + ` says what would happen."
+  dryRun: Boolean = false
 }
 
 "Ends an order that was not shipped."
@@ -1175,6 +1228,8 @@ input CancelOrderInput {
   commandId: ID
   "Refuse the command unless the order is at this version."
   expectedVersion: Int
+  "Judge the command and store nothing: the payload's ` + "`" + `dryRun` + "`" + ` says what would happen."
+  dryRun: Boolean = false
 }
 
 "Gives the payment of an order back."
@@ -1187,21 +1242,27 @@ input RefundOrderInput {
   commandId: ID
   "Refuse the command unless the order is at this version."
   expectedVersion: Int
+  "Judge the command and store nothing: the payload's ` + "`" + `dryRun` + "`" + ` says what would happen."
+  dryRun: Boolean = false
 }
 
 "The answer to a command on an order."
 type OrderPayload {
-  "Null when the command was refused."
+  "Null when the command was refused, and on a dry run."
   receipt: Receipt
   "Why the command was refused; empty when it was not."
   userErrors: [UserError!]!
+  "What the command would do; null unless the input said ` + "`" + `dryRun` + "`" + `."
+  dryRun: DryRun
   """
   The order with the command's effect. Null when the command was refused, and, with the error PROJECTION_BEHIND here,
-  when the read model does not get there in time; the receipt stands all the same.
+  when the read model does not get there in time; the receipt stands all the same. On a dry run, what it would be.
   """
   order(
     "How long to wait for the read model at most: 2s unless given, 30s at most."
     within: Duration
+    "What to do when that takes longer."
+    onTimeout: OnTimeout
   ): Order
 }
 
@@ -1232,15 +1293,147 @@ extend enum UserErrorCode {
   ORDER_NOT_REFUNDABLE
 }
 `, BuiltIn: false},
+	{Name: "../schema/reading.graphqls", Input: `extend type Query {
+  """
+  The events that made an object, the first one first, and the object after each. Null when there is no object of this
+  id, or when objects of its type are not made by events of their own.
+  """
+  history(
+    "The id of a cart, order or user."
+    id: ID!
+    "How many from the beginning, at most 100; 20 when neither ` + "`" + `first` + "`" + ` nor ` + "`" + `last` + "`" + ` is given."
+    first: Int
+    "Only what follows this cursor, a version."
+    after: String
+    "How many from the end, at most 100. Not together with ` + "`" + `first` + "`" + `."
+    last: Int
+    "Only what precedes this cursor, a version."
+    before: String
+  ): HistoryConnection
+}
+
+"What to do when a read model does not include in time what was asked for."
+enum OnTimeout {
+  "Say so: the field fails with PROJECTION_BEHIND."
+  ERROR
+  "Answer as it is. The response's ` + "`" + `extensions.freshness` + "`" + ` says how old that is, and ` + "`" + `stale: true` + "`" + `."
+  STALE
+}
+
+"A moment of an object's past: exactly one of the fields."
+input AsOf @oneOf {
+  "When the log had come to here. Beyond its head is an error."
+  position: Position
+  "At this time by the database's clock: after all events that were recorded until then. The future is an error."
+  time: Time
+  "At this version of the object. More than it has is an error; 0 is before it began."
+  version: Int
+}
+
+"A page of an object's history."
+type HistoryConnection {
+  "The events with their cursors."
+  edges: [HistoryEdge!]!
+  "The events without their cursors."
+  nodes: [HistoryEntry!]!
+  "Where the page lies."
+  pageInfo: PageInfo!
+  "How many events the object has: its version."
+  totalCount: Int!
+}
+
+"An event in a page of an object's history."
+type HistoryEdge {
+  "The event."
+  node: HistoryEntry!
+  "Its version, for ` + "`" + `after` + "`" + ` and ` + "`" + `before` + "`" + `."
+  cursor: String!
+}
+
+"An event that made an object, and the object after it."
+type HistoryEntry {
+  "The object's version after the event: 1, 2, 3, … without holes."
+  version: Int!
+  "The event's place in the log."
+  position: Position!
+  "What happened, such as ` + "`" + `cart.item_added` + "`" + `."
+  type: String!
+  "The shape of ` + "`" + `data` + "`" + `."
+  schemaVersion: Int!
+  "When it was recorded, by the database's clock."
+  recordedAt: Time!
+  "On whose behalf."
+  actor: String
+  "The command that it came from, as the client named it."
+  commandId: ID
+  "The request or process that it belongs to."
+  correlationId: String
+  "The event or message that led to the command."
+  causationId: String
+  "What is known about it, as it was stored."
+  data: JSON!
+  "The object after the event, as its read model then had it. Worked out only when selected."
+  state: Node
+}
+
+"""
+What a command would do, if it came now. It was judged as it would be carried out, on one state of the log, and nothing
+was stored: it takes no claim and remembers no command id, and what others do meanwhile can change the answer.
+"""
+type DryRun {
+  "The state of the log that the command was judged on; \"0\" when it was refused before that."
+  asOf: Position!
+  "The version that its stream would have."
+  version: Int!
+  "The events that would be recorded, in order; none when it was refused, or when what it asks for is so already."
+  events: [WouldBeEvent!]!
+  "The receipt that it would get, because its ` + "`" + `commandId` + "`" + ` was carried out before; null when it was not."
+  duplicate: Receipt
+  "The unique keys that it would take, such as ` + "`" + `user.email:ada@example.org` + "`" + `."
+  claims: [String!]!
+  "The unique keys that it would give back."
+  releases: [String!]!
+  "The work that it would leave to the outbox."
+  messages: [WouldBeMessage!]!
+}
+
+"An event that was not recorded."
+type WouldBeEvent {
+  "The version that the stream would have with it."
+  version: Int!
+  "What would happen, such as ` + "`" + `cart.item_added` + "`" + `."
+  type: String!
+  "The shape of ` + "`" + `data` + "`" + `."
+  schemaVersion: Int!
+  "What would be known about it."
+  data: JSON!
+}
+
+"A message that was not sent."
+type WouldBeMessage {
+  "Who works on it."
+  topic: String!
+  "What it is about; empty when nothing in particular."
+  key: String!
+  "What it says."
+  payload: JSON!
+  "How long after the command it would be due."
+  delay: Duration!
+}
+`, BuiltIn: false},
 	{Name: "../schema/user.graphqls", Input: `extend type Query {
   "A user, or null when there is none of this id."
   user(
     "The user's id."
     id: ID!
+    "As it was then; as it is now unless given. It is worked out from the log, so that nothing is waited for."
+    asOf: AsOf
     "Wait until the answer includes what this token stands for."
     atLeast: Token
     "How long to wait for ` + "`" + `atLeast` + "`" + ` at most: 2s unless given, 30s at most."
     within: Duration
+    "What to do when that takes longer."
+    onTimeout: OnTimeout
   ): User
   "Users, the last registered first unless ordered otherwise."
   users(
@@ -1260,6 +1453,8 @@ extend enum UserErrorCode {
     atLeast: Token
     "How long to wait for ` + "`" + `atLeast` + "`" + ` at most: 2s unless given, 30s at most."
     within: Duration
+    "What to do when that takes longer."
+    onTimeout: OnTimeout
   ): UserConnection!
 }
 
@@ -1360,6 +1555,8 @@ input RegisterUserInput {
   commandId: ID
   "Refuse the command unless its stream is at this version. A user to be registered is at 0."
   expectedVersion: Int
+  "Judge the command and store nothing: the payload's ` + "`" + `dryRun` + "`" + ` says what would happen."
+  dryRun: Boolean = false
 }
 
 "Changes what a user is called."
@@ -1372,6 +1569,8 @@ input RenameUserInput {
   commandId: ID
   "Refuse the command unless the user is at this version."
   expectedVersion: Int
+  "Judge the command and store nothing: the payload's ` + "`" + `dryRun` + "`" + ` says what would happen."
+  dryRun: Boolean = false
 }
 
 "Changes a user's e-mail address."
@@ -1384,6 +1583,8 @@ input ChangeEmailInput {
   commandId: ID
   "Refuse the command unless the user is at this version."
   expectedVersion: Int
+  "Judge the command and store nothing: the payload's ` + "`" + `dryRun` + "`" + ` says what would happen."
+  dryRun: Boolean = false
 }
 
 "Ends a user."
@@ -1396,21 +1597,27 @@ input DeactivateUserInput {
   commandId: ID
   "Refuse the command unless the user is at this version."
   expectedVersion: Int
+  "Judge the command and store nothing: the payload's ` + "`" + `dryRun` + "`" + ` says what would happen."
+  dryRun: Boolean = false
 }
 
 "The answer to a command on a user."
 type UserPayload {
-  "Null when the command was refused."
+  "Null when the command was refused, and on a dry run."
   receipt: Receipt
   "Why the command was refused; empty when it was not."
   userErrors: [UserError!]!
+  "What the command would do; null unless the input said ` + "`" + `dryRun` + "`" + `."
+  dryRun: DryRun
   """
   The user with the command's effect. Null when the command was refused, and, with the error PROJECTION_BEHIND here,
-  when the read model does not get there in time; the receipt stands all the same.
+  when the read model does not get there in time; the receipt stands all the same. On a dry run, what it would be.
   """
   user(
     "How long to wait for the read model at most: 2s unless given, 30s at most."
     within: Duration
+    "What to do when that takes longer."
+    onTimeout: OnTimeout
   ): User
 }
 
@@ -1554,6 +1761,8 @@ func (ec *executionContext) childFields_CartPayload(ctx context.Context, field g
 		return ec.fieldContext_CartPayload_receipt(ctx, field)
 	case "userErrors":
 		return ec.fieldContext_CartPayload_userErrors(ctx, field)
+	case "dryRun":
+		return ec.fieldContext_CartPayload_dryRun(ctx, field)
 	case "cart":
 		return ec.fieldContext_CartPayload_cart(ctx, field)
 	}
@@ -1582,6 +1791,8 @@ func (ec *executionContext) childFields_CheckOutPayload(ctx context.Context, fie
 		return ec.fieldContext_CheckOutPayload_receipt(ctx, field)
 	case "userErrors":
 		return ec.fieldContext_CheckOutPayload_userErrors(ctx, field)
+	case "dryRun":
+		return ec.fieldContext_CheckOutPayload_dryRun(ctx, field)
 	case "cart":
 		return ec.fieldContext_CheckOutPayload_cart(ctx, field)
 	case "orderId":
@@ -1590,6 +1801,26 @@ func (ec *executionContext) childFields_CheckOutPayload(ctx context.Context, fie
 		return ec.fieldContext_CheckOutPayload_order(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type CheckOutPayload", field.Name)
+}
+
+func (ec *executionContext) childFields_DryRun(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "asOf":
+		return ec.fieldContext_DryRun_asOf(ctx, field)
+	case "version":
+		return ec.fieldContext_DryRun_version(ctx, field)
+	case "events":
+		return ec.fieldContext_DryRun_events(ctx, field)
+	case "duplicate":
+		return ec.fieldContext_DryRun_duplicate(ctx, field)
+	case "claims":
+		return ec.fieldContext_DryRun_claims(ctx, field)
+	case "releases":
+		return ec.fieldContext_DryRun_releases(ctx, field)
+	case "messages":
+		return ec.fieldContext_DryRun_messages(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type DryRun", field.Name)
 }
 
 func (ec *executionContext) childFields_Event(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
@@ -1654,6 +1885,58 @@ func (ec *executionContext) childFields_EventMetadata(ctx context.Context, field
 		return ec.fieldContext_EventMetadata_causationId(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type EventMetadata", field.Name)
+}
+
+func (ec *executionContext) childFields_HistoryConnection(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "edges":
+		return ec.fieldContext_HistoryConnection_edges(ctx, field)
+	case "nodes":
+		return ec.fieldContext_HistoryConnection_nodes(ctx, field)
+	case "pageInfo":
+		return ec.fieldContext_HistoryConnection_pageInfo(ctx, field)
+	case "totalCount":
+		return ec.fieldContext_HistoryConnection_totalCount(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type HistoryConnection", field.Name)
+}
+
+func (ec *executionContext) childFields_HistoryEdge(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "node":
+		return ec.fieldContext_HistoryEdge_node(ctx, field)
+	case "cursor":
+		return ec.fieldContext_HistoryEdge_cursor(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type HistoryEdge", field.Name)
+}
+
+func (ec *executionContext) childFields_HistoryEntry(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "version":
+		return ec.fieldContext_HistoryEntry_version(ctx, field)
+	case "position":
+		return ec.fieldContext_HistoryEntry_position(ctx, field)
+	case "type":
+		return ec.fieldContext_HistoryEntry_type(ctx, field)
+	case "schemaVersion":
+		return ec.fieldContext_HistoryEntry_schemaVersion(ctx, field)
+	case "recordedAt":
+		return ec.fieldContext_HistoryEntry_recordedAt(ctx, field)
+	case "actor":
+		return ec.fieldContext_HistoryEntry_actor(ctx, field)
+	case "commandId":
+		return ec.fieldContext_HistoryEntry_commandId(ctx, field)
+	case "correlationId":
+		return ec.fieldContext_HistoryEntry_correlationId(ctx, field)
+	case "causationId":
+		return ec.fieldContext_HistoryEntry_causationId(ctx, field)
+	case "data":
+		return ec.fieldContext_HistoryEntry_data(ctx, field)
+	case "state":
+		return ec.fieldContext_HistoryEntry_state(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type HistoryEntry", field.Name)
 }
 
 func (ec *executionContext) childFields_Money(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
@@ -1746,6 +2029,8 @@ func (ec *executionContext) childFields_OrderPayload(ctx context.Context, field 
 		return ec.fieldContext_OrderPayload_receipt(ctx, field)
 	case "userErrors":
 		return ec.fieldContext_OrderPayload_userErrors(ctx, field)
+	case "dryRun":
+		return ec.fieldContext_OrderPayload_dryRun(ctx, field)
 	case "order":
 		return ec.fieldContext_OrderPayload_order(ctx, field)
 	}
@@ -1864,10 +2149,40 @@ func (ec *executionContext) childFields_UserPayload(ctx context.Context, field g
 		return ec.fieldContext_UserPayload_receipt(ctx, field)
 	case "userErrors":
 		return ec.fieldContext_UserPayload_userErrors(ctx, field)
+	case "dryRun":
+		return ec.fieldContext_UserPayload_dryRun(ctx, field)
 	case "user":
 		return ec.fieldContext_UserPayload_user(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type UserPayload", field.Name)
+}
+
+func (ec *executionContext) childFields_WouldBeEvent(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "version":
+		return ec.fieldContext_WouldBeEvent_version(ctx, field)
+	case "type":
+		return ec.fieldContext_WouldBeEvent_type(ctx, field)
+	case "schemaVersion":
+		return ec.fieldContext_WouldBeEvent_schemaVersion(ctx, field)
+	case "data":
+		return ec.fieldContext_WouldBeEvent_data(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type WouldBeEvent", field.Name)
+}
+
+func (ec *executionContext) childFields_WouldBeMessage(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "topic":
+		return ec.fieldContext_WouldBeMessage_topic(ctx, field)
+	case "key":
+		return ec.fieldContext_WouldBeMessage_key(ctx, field)
+	case "payload":
+		return ec.fieldContext_WouldBeMessage_payload(ctx, field)
+	case "delay":
+		return ec.fieldContext_WouldBeMessage_delay(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type WouldBeMessage", field.Name)
 }
 
 func (ec *executionContext) childFields___Directive(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
@@ -1997,6 +2312,14 @@ func (ec *executionContext) field_CartPayload_cart_args(ctx context.Context, raw
 		return nil, err
 	}
 	args["within"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "onTimeout",
+		func(ctx context.Context, v any) (*model.OnTimeout, error) {
+			return ec.unmarshalOOnTimeout2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐOnTimeout(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["onTimeout"] = arg1
 	return args, nil
 }
 
@@ -2011,6 +2334,14 @@ func (ec *executionContext) field_CheckOutPayload_cart_args(ctx context.Context,
 		return nil, err
 	}
 	args["within"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "onTimeout",
+		func(ctx context.Context, v any) (*model.OnTimeout, error) {
+			return ec.unmarshalOOnTimeout2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐOnTimeout(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["onTimeout"] = arg1
 	return args, nil
 }
 
@@ -2249,6 +2580,14 @@ func (ec *executionContext) field_OrderPayload_order_args(ctx context.Context, r
 		return nil, err
 	}
 	args["within"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "onTimeout",
+		func(ctx context.Context, v any) (*model.OnTimeout, error) {
+			return ec.unmarshalOOnTimeout2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐOnTimeout(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["onTimeout"] = arg1
 	return args, nil
 }
 
@@ -2349,6 +2688,14 @@ func (ec *executionContext) field_Query_activity_args(ctx context.Context, rawAr
 		return nil, err
 	}
 	args["within"] = arg9
+	arg10, err := graphql.ProcessArgField(ctx, rawArgs, "onTimeout",
+		func(ctx context.Context, v any) (*model.OnTimeout, error) {
+			return ec.unmarshalOOnTimeout2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐOnTimeout(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["onTimeout"] = arg10
 	return args, nil
 }
 
@@ -2363,22 +2710,38 @@ func (ec *executionContext) field_Query_cart_args(ctx context.Context, rawArgs m
 		return nil, err
 	}
 	args["id"] = arg0
-	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "atLeast",
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "asOf",
+		func(ctx context.Context, v any) (*queries.AsOf, error) {
+			return ec.unmarshalOAsOf2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚐAsOf(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["asOf"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "atLeast",
 		func(ctx context.Context, v any) (*eventstore.Token, error) {
 			return ec.unmarshalOToken2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋeventstoreᚐToken(ctx, v)
 		})
 	if err != nil {
 		return nil, err
 	}
-	args["atLeast"] = arg1
-	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "within",
+	args["atLeast"] = arg2
+	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "within",
 		func(ctx context.Context, v any) (*time.Duration, error) {
 			return ec.unmarshalODuration2ᚖtimeᚐDuration(ctx, v)
 		})
 	if err != nil {
 		return nil, err
 	}
-	args["within"] = arg2
+	args["within"] = arg3
+	arg4, err := graphql.ProcessArgField(ctx, rawArgs, "onTimeout",
+		func(ctx context.Context, v any) (*model.OnTimeout, error) {
+			return ec.unmarshalOOnTimeout2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐOnTimeout(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["onTimeout"] = arg4
 	return args, nil
 }
 
@@ -2449,6 +2812,14 @@ func (ec *executionContext) field_Query_carts_args(ctx context.Context, rawArgs 
 		return nil, err
 	}
 	args["within"] = arg7
+	arg8, err := graphql.ProcessArgField(ctx, rawArgs, "onTimeout",
+		func(ctx context.Context, v any) (*model.OnTimeout, error) {
+			return ec.unmarshalOOnTimeout2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐOnTimeout(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["onTimeout"] = arg8
 	return args, nil
 }
 
@@ -2504,6 +2875,52 @@ func (ec *executionContext) field_Query_events_args(ctx context.Context, rawArgs
 	return args, nil
 }
 
+func (ec *executionContext) field_Query_history_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "id",
+		func(ctx context.Context, v any) (string, error) {
+			return ec.unmarshalNID2string(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["id"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "first",
+		func(ctx context.Context, v any) (*int, error) {
+			return ec.unmarshalOInt2ᚖint(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["first"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "after",
+		func(ctx context.Context, v any) (*string, error) {
+			return ec.unmarshalOString2ᚖstring(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["after"] = arg2
+	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "last",
+		func(ctx context.Context, v any) (*int, error) {
+			return ec.unmarshalOInt2ᚖint(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["last"] = arg3
+	arg4, err := graphql.ProcessArgField(ctx, rawArgs, "before",
+		func(ctx context.Context, v any) (*string, error) {
+			return ec.unmarshalOString2ᚖstring(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["before"] = arg4
+	return args, nil
+}
+
 func (ec *executionContext) field_Query_node_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
 	var err error
 	args := map[string]any{}
@@ -2531,6 +2948,14 @@ func (ec *executionContext) field_Query_node_args(ctx context.Context, rawArgs m
 		return nil, err
 	}
 	args["within"] = arg2
+	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "onTimeout",
+		func(ctx context.Context, v any) (*model.OnTimeout, error) {
+			return ec.unmarshalOOnTimeout2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐOnTimeout(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["onTimeout"] = arg3
 	return args, nil
 }
 
@@ -2561,6 +2986,14 @@ func (ec *executionContext) field_Query_nodes_args(ctx context.Context, rawArgs 
 		return nil, err
 	}
 	args["within"] = arg2
+	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "onTimeout",
+		func(ctx context.Context, v any) (*model.OnTimeout, error) {
+			return ec.unmarshalOOnTimeout2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐOnTimeout(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["onTimeout"] = arg3
 	return args, nil
 }
 
@@ -2575,22 +3008,38 @@ func (ec *executionContext) field_Query_order_args(ctx context.Context, rawArgs 
 		return nil, err
 	}
 	args["id"] = arg0
-	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "atLeast",
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "asOf",
+		func(ctx context.Context, v any) (*queries.AsOf, error) {
+			return ec.unmarshalOAsOf2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚐAsOf(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["asOf"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "atLeast",
 		func(ctx context.Context, v any) (*eventstore.Token, error) {
 			return ec.unmarshalOToken2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋeventstoreᚐToken(ctx, v)
 		})
 	if err != nil {
 		return nil, err
 	}
-	args["atLeast"] = arg1
-	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "within",
+	args["atLeast"] = arg2
+	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "within",
 		func(ctx context.Context, v any) (*time.Duration, error) {
 			return ec.unmarshalODuration2ᚖtimeᚐDuration(ctx, v)
 		})
 	if err != nil {
 		return nil, err
 	}
-	args["within"] = arg2
+	args["within"] = arg3
+	arg4, err := graphql.ProcessArgField(ctx, rawArgs, "onTimeout",
+		func(ctx context.Context, v any) (*model.OnTimeout, error) {
+			return ec.unmarshalOOnTimeout2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐOnTimeout(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["onTimeout"] = arg4
 	return args, nil
 }
 
@@ -2661,6 +3110,14 @@ func (ec *executionContext) field_Query_orders_args(ctx context.Context, rawArgs
 		return nil, err
 	}
 	args["within"] = arg7
+	arg8, err := graphql.ProcessArgField(ctx, rawArgs, "onTimeout",
+		func(ctx context.Context, v any) (*model.OnTimeout, error) {
+			return ec.unmarshalOOnTimeout2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐOnTimeout(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["onTimeout"] = arg8
 	return args, nil
 }
 
@@ -2675,22 +3132,38 @@ func (ec *executionContext) field_Query_user_args(ctx context.Context, rawArgs m
 		return nil, err
 	}
 	args["id"] = arg0
-	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "atLeast",
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "asOf",
+		func(ctx context.Context, v any) (*queries.AsOf, error) {
+			return ec.unmarshalOAsOf2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚐAsOf(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["asOf"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "atLeast",
 		func(ctx context.Context, v any) (*eventstore.Token, error) {
 			return ec.unmarshalOToken2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋeventstoreᚐToken(ctx, v)
 		})
 	if err != nil {
 		return nil, err
 	}
-	args["atLeast"] = arg1
-	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "within",
+	args["atLeast"] = arg2
+	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "within",
 		func(ctx context.Context, v any) (*time.Duration, error) {
 			return ec.unmarshalODuration2ᚖtimeᚐDuration(ctx, v)
 		})
 	if err != nil {
 		return nil, err
 	}
-	args["within"] = arg2
+	args["within"] = arg3
+	arg4, err := graphql.ProcessArgField(ctx, rawArgs, "onTimeout",
+		func(ctx context.Context, v any) (*model.OnTimeout, error) {
+			return ec.unmarshalOOnTimeout2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐOnTimeout(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["onTimeout"] = arg4
 	return args, nil
 }
 
@@ -2761,6 +3234,14 @@ func (ec *executionContext) field_Query_users_args(ctx context.Context, rawArgs 
 		return nil, err
 	}
 	args["within"] = arg7
+	arg8, err := graphql.ProcessArgField(ctx, rawArgs, "onTimeout",
+		func(ctx context.Context, v any) (*model.OnTimeout, error) {
+			return ec.unmarshalOOnTimeout2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐOnTimeout(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["onTimeout"] = arg8
 	return args, nil
 }
 
@@ -2945,6 +3426,14 @@ func (ec *executionContext) field_UserPayload_user_args(ctx context.Context, raw
 		return nil, err
 	}
 	args["within"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "onTimeout",
+		func(ctx context.Context, v any) (*model.OnTimeout, error) {
+			return ec.unmarshalOOnTimeout2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐOnTimeout(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["onTimeout"] = arg1
 	return args, nil
 }
 
@@ -4022,6 +4511,38 @@ func (ec *executionContext) fieldContext_CartPayload_userErrors(_ context.Contex
 	return fc, nil
 }
 
+func (ec *executionContext) _CartPayload_dryRun(ctx context.Context, field graphql.CollectedField, obj *model.Payload[cartview.Cart]) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_CartPayload_dryRun(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.DryRun, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *model.DryRun) graphql.Marshaler {
+			return ec.marshalODryRun2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐDryRun(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_CartPayload_dryRun(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "CartPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_DryRun(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _CartPayload_cart(ctx context.Context, field graphql.CollectedField, obj *model.Payload[cartview.Cart]) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -4032,7 +4553,7 @@ func (ec *executionContext) _CartPayload_cart(ctx context.Context, field graphql
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return obj.Object(ctx, fc.Args["within"].(*time.Duration))
+			return obj.Object(ctx, fc.Args["within"].(*time.Duration), fc.Args["onTimeout"].(*model.OnTimeout))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *cartview.Cart) graphql.Marshaler {
@@ -4254,6 +4775,38 @@ func (ec *executionContext) fieldContext_CheckOutPayload_userErrors(_ context.Co
 	return fc, nil
 }
 
+func (ec *executionContext) _CheckOutPayload_dryRun(ctx context.Context, field graphql.CollectedField, obj *model.CheckOutPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_CheckOutPayload_dryRun(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.DryRun, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *model.DryRun) graphql.Marshaler {
+			return ec.marshalODryRun2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐDryRun(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_CheckOutPayload_dryRun(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "CheckOutPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_DryRun(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _CheckOutPayload_cart(ctx context.Context, field graphql.CollectedField, obj *model.CheckOutPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -4264,7 +4817,7 @@ func (ec *executionContext) _CheckOutPayload_cart(ctx context.Context, field gra
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return obj.Object(ctx, fc.Args["within"].(*time.Duration))
+			return obj.Object(ctx, fc.Args["within"].(*time.Duration), fc.Args["onTimeout"].(*model.OnTimeout))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *cartview.Cart) graphql.Marshaler {
@@ -4361,6 +4914,194 @@ func (ec *executionContext) fieldContext_CheckOutPayload_order(ctx context.Conte
 	if fc.Args, err = ec.field_CheckOutPayload_order_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
 		ec.Error(ctx, err)
 		return fc, err
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _DryRun_asOf(ctx context.Context, field graphql.CollectedField, obj *model.DryRun) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_DryRun_asOf(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.AsOf, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int64) graphql.Marshaler {
+			return ec.marshalNPosition2int64(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_DryRun_asOf(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("DryRun", field, false, false, "Position")
+}
+
+func (ec *executionContext) _DryRun_version(ctx context.Context, field graphql.CollectedField, obj *model.DryRun) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_DryRun_version(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Version, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int64) graphql.Marshaler {
+			return ec.marshalNInt2int64(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_DryRun_version(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("DryRun", field, false, false, "Int")
+}
+
+func (ec *executionContext) _DryRun_events(ctx context.Context, field graphql.CollectedField, obj *model.DryRun) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_DryRun_events(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Events, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []model.WouldBeEvent) graphql.Marshaler {
+			return ec.marshalNWouldBeEvent2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐWouldBeEventᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_DryRun_events(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "DryRun",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_WouldBeEvent(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _DryRun_duplicate(ctx context.Context, field graphql.CollectedField, obj *model.DryRun) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_DryRun_duplicate(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Duplicate, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *model.Receipt) graphql.Marshaler {
+			return ec.marshalOReceipt2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐReceipt(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_DryRun_duplicate(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "DryRun",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Receipt(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _DryRun_claims(ctx context.Context, field graphql.CollectedField, obj *model.DryRun) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_DryRun_claims(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Claims, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []string) graphql.Marshaler {
+			return ec.marshalNString2ᚕstringᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_DryRun_claims(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("DryRun", field, false, false, "String")
+}
+
+func (ec *executionContext) _DryRun_releases(ctx context.Context, field graphql.CollectedField, obj *model.DryRun) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_DryRun_releases(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Releases, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []string) graphql.Marshaler {
+			return ec.marshalNString2ᚕstringᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_DryRun_releases(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("DryRun", field, false, false, "String")
+}
+
+func (ec *executionContext) _DryRun_messages(ctx context.Context, field graphql.CollectedField, obj *model.DryRun) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_DryRun_messages(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Messages, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []model.WouldBeMessage) graphql.Marshaler {
+			return ec.marshalNWouldBeMessage2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐWouldBeMessageᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_DryRun_messages(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "DryRun",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_WouldBeMessage(ctx, field)
+		},
 	}
 	return fc, nil
 }
@@ -4868,6 +5609,442 @@ func (ec *executionContext) _EventMetadata_causationId(ctx context.Context, fiel
 }
 func (ec *executionContext) fieldContext_EventMetadata_causationId(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("EventMetadata", field, false, false, "String")
+}
+
+func (ec *executionContext) _HistoryConnection_edges(ctx context.Context, field graphql.CollectedField, obj *model.HistoryConnection) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryConnection_edges(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Edges(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []model.HistoryEdge) graphql.Marshaler {
+			return ec.marshalNHistoryEdge2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐHistoryEdgeᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryConnection_edges(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "HistoryConnection",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_HistoryEdge(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _HistoryConnection_nodes(ctx context.Context, field graphql.CollectedField, obj *model.HistoryConnection) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryConnection_nodes(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Nodes(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []model.HistoryEntry) graphql.Marshaler {
+			return ec.marshalNHistoryEntry2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐHistoryEntryᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryConnection_nodes(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "HistoryConnection",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_HistoryEntry(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _HistoryConnection_pageInfo(ctx context.Context, field graphql.CollectedField, obj *model.HistoryConnection) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryConnection_pageInfo(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.PageInfo(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v model.PageInfo) graphql.Marshaler {
+			return ec.marshalNPageInfo2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐPageInfo(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryConnection_pageInfo(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "HistoryConnection",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_PageInfo(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _HistoryConnection_totalCount(ctx context.Context, field graphql.CollectedField, obj *model.HistoryConnection) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryConnection_totalCount(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.TotalCount(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int64) graphql.Marshaler {
+			return ec.marshalNInt2int64(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryConnection_totalCount(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HistoryConnection", field, true, false, "Int")
+}
+
+func (ec *executionContext) _HistoryEdge_node(ctx context.Context, field graphql.CollectedField, obj *model.HistoryEdge) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryEdge_node(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Node, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v model.HistoryEntry) graphql.Marshaler {
+			return ec.marshalNHistoryEntry2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐHistoryEntry(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryEdge_node(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "HistoryEdge",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_HistoryEntry(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _HistoryEdge_cursor(ctx context.Context, field graphql.CollectedField, obj *model.HistoryEdge) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryEdge_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryEdge_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HistoryEdge", field, false, false, "String")
+}
+
+func (ec *executionContext) _HistoryEntry_version(ctx context.Context, field graphql.CollectedField, obj *model.HistoryEntry) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryEntry_version(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Version, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int64) graphql.Marshaler {
+			return ec.marshalNInt2int64(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryEntry_version(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HistoryEntry", field, false, false, "Int")
+}
+
+func (ec *executionContext) _HistoryEntry_position(ctx context.Context, field graphql.CollectedField, obj *model.HistoryEntry) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryEntry_position(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Position, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int64) graphql.Marshaler {
+			return ec.marshalNPosition2int64(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryEntry_position(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HistoryEntry", field, false, false, "Position")
+}
+
+func (ec *executionContext) _HistoryEntry_type(ctx context.Context, field graphql.CollectedField, obj *model.HistoryEntry) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryEntry_type(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Type, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryEntry_type(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HistoryEntry", field, false, false, "String")
+}
+
+func (ec *executionContext) _HistoryEntry_schemaVersion(ctx context.Context, field graphql.CollectedField, obj *model.HistoryEntry) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryEntry_schemaVersion(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.SchemaVersion, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryEntry_schemaVersion(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HistoryEntry", field, false, false, "Int")
+}
+
+func (ec *executionContext) _HistoryEntry_recordedAt(ctx context.Context, field graphql.CollectedField, obj *model.HistoryEntry) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryEntry_recordedAt(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.RecordedAt, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v time.Time) graphql.Marshaler {
+			return ec.marshalNTime2timeᚐTime(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryEntry_recordedAt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HistoryEntry", field, false, false, "Time")
+}
+
+func (ec *executionContext) _HistoryEntry_actor(ctx context.Context, field graphql.CollectedField, obj *model.HistoryEntry) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryEntry_actor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Actor()
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *string) graphql.Marshaler {
+			return ec.marshalOString2ᚖstring(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryEntry_actor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HistoryEntry", field, true, false, "String")
+}
+
+func (ec *executionContext) _HistoryEntry_commandId(ctx context.Context, field graphql.CollectedField, obj *model.HistoryEntry) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryEntry_commandId(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.CommandID()
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *string) graphql.Marshaler {
+			return ec.marshalOID2ᚖstring(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryEntry_commandId(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HistoryEntry", field, true, false, "ID")
+}
+
+func (ec *executionContext) _HistoryEntry_correlationId(ctx context.Context, field graphql.CollectedField, obj *model.HistoryEntry) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryEntry_correlationId(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.CorrelationID()
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *string) graphql.Marshaler {
+			return ec.marshalOString2ᚖstring(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryEntry_correlationId(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HistoryEntry", field, true, false, "String")
+}
+
+func (ec *executionContext) _HistoryEntry_causationId(ctx context.Context, field graphql.CollectedField, obj *model.HistoryEntry) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryEntry_causationId(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.CausationID()
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *string) graphql.Marshaler {
+			return ec.marshalOString2ᚖstring(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryEntry_causationId(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HistoryEntry", field, true, false, "String")
+}
+
+func (ec *executionContext) _HistoryEntry_data(ctx context.Context, field graphql.CollectedField, obj *model.HistoryEntry) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryEntry_data(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Data, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v json.RawMessage) graphql.Marshaler {
+			return ec.marshalNJSON2encodingᚋjsonᚐRawMessage(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryEntry_data(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HistoryEntry", field, false, false, "JSON")
+}
+
+func (ec *executionContext) _HistoryEntry_state(ctx context.Context, field graphql.CollectedField, obj *model.HistoryEntry) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryEntry_state(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.State(ctx)
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v model.Node) graphql.Marshaler {
+			return ec.marshalONode2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐNode(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryEntry_state(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "HistoryEntry",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return nil, errors.New("FieldContext.Child cannot be called on type INTERFACE")
+		},
+	}
+	return fc, nil
 }
 
 func (ec *executionContext) _Money_amount(ctx context.Context, field graphql.CollectedField, obj *money.Money) (ret graphql.Marshaler) {
@@ -6287,6 +7464,38 @@ func (ec *executionContext) fieldContext_OrderPayload_userErrors(_ context.Conte
 	return fc, nil
 }
 
+func (ec *executionContext) _OrderPayload_dryRun(ctx context.Context, field graphql.CollectedField, obj *model.Payload[orderview.Order]) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_OrderPayload_dryRun(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.DryRun, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *model.DryRun) graphql.Marshaler {
+			return ec.marshalODryRun2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐDryRun(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_OrderPayload_dryRun(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "OrderPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_DryRun(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _OrderPayload_order(ctx context.Context, field graphql.CollectedField, obj *model.Payload[orderview.Order]) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -6297,7 +7506,7 @@ func (ec *executionContext) _OrderPayload_order(ctx context.Context, field graph
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return obj.Object(ctx, fc.Args["within"].(*time.Duration))
+			return obj.Object(ctx, fc.Args["within"].(*time.Duration), fc.Args["onTimeout"].(*model.OnTimeout))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *orderview.Order) graphql.Marshaler {
@@ -6557,7 +7766,7 @@ func (ec *executionContext) _Query_node(ctx context.Context, field graphql.Colle
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Query().Node(ctx, fc.Args["id"].(string), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration))
+			return ec.Resolvers.Query().Node(ctx, fc.Args["id"].(string), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration), fc.Args["onTimeout"].(*model.OnTimeout))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v model.Node) graphql.Marshaler {
@@ -6601,7 +7810,7 @@ func (ec *executionContext) _Query_nodes(ctx context.Context, field graphql.Coll
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Query().Nodes(ctx, fc.Args["ids"].([]string), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration))
+			return ec.Resolvers.Query().Nodes(ctx, fc.Args["ids"].([]string), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration), fc.Args["onTimeout"].(*model.OnTimeout))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v []model.Node) graphql.Marshaler {
@@ -6645,7 +7854,7 @@ func (ec *executionContext) _Query_activity(ctx context.Context, field graphql.C
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Query().Activity(ctx, fc.Args["userId"].(*string), fc.Args["stream"].(*string), fc.Args["types"].([]string), fc.Args["orderBy"].(activityview.OrderBy), fc.Args["first"].(*int), fc.Args["after"].(*string), fc.Args["last"].(*int), fc.Args["before"].(*string), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration))
+			return ec.Resolvers.Query().Activity(ctx, fc.Args["userId"].(*string), fc.Args["stream"].(*string), fc.Args["types"].([]string), fc.Args["orderBy"].(activityview.OrderBy), fc.Args["first"].(*int), fc.Args["after"].(*string), fc.Args["last"].(*int), fc.Args["before"].(*string), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration), fc.Args["onTimeout"].(*model.OnTimeout))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *model.Connection[activityview.Activity]) graphql.Marshaler {
@@ -6689,7 +7898,7 @@ func (ec *executionContext) _Query_cart(ctx context.Context, field graphql.Colle
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Query().Cart(ctx, fc.Args["id"].(string), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration))
+			return ec.Resolvers.Query().Cart(ctx, fc.Args["id"].(string), fc.Args["asOf"].(*queries.AsOf), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration), fc.Args["onTimeout"].(*model.OnTimeout))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *cartview.Cart) graphql.Marshaler {
@@ -6733,7 +7942,7 @@ func (ec *executionContext) _Query_carts(ctx context.Context, field graphql.Coll
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Query().Carts(ctx, fc.Args["filter"].(*cartview.Filter), fc.Args["orderBy"].(cartview.OrderBy), fc.Args["first"].(*int), fc.Args["after"].(*string), fc.Args["last"].(*int), fc.Args["before"].(*string), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration))
+			return ec.Resolvers.Query().Carts(ctx, fc.Args["filter"].(*cartview.Filter), fc.Args["orderBy"].(cartview.OrderBy), fc.Args["first"].(*int), fc.Args["after"].(*string), fc.Args["last"].(*int), fc.Args["before"].(*string), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration), fc.Args["onTimeout"].(*model.OnTimeout))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *model.Connection[cartview.Cart]) graphql.Marshaler {
@@ -6865,7 +8074,7 @@ func (ec *executionContext) _Query_order(ctx context.Context, field graphql.Coll
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Query().Order(ctx, fc.Args["id"].(string), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration))
+			return ec.Resolvers.Query().Order(ctx, fc.Args["id"].(string), fc.Args["asOf"].(*queries.AsOf), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration), fc.Args["onTimeout"].(*model.OnTimeout))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *orderview.Order) graphql.Marshaler {
@@ -6909,7 +8118,7 @@ func (ec *executionContext) _Query_orders(ctx context.Context, field graphql.Col
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Query().Orders(ctx, fc.Args["filter"].(*orderview.Filter), fc.Args["orderBy"].(orderview.OrderBy), fc.Args["first"].(*int), fc.Args["after"].(*string), fc.Args["last"].(*int), fc.Args["before"].(*string), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration))
+			return ec.Resolvers.Query().Orders(ctx, fc.Args["filter"].(*orderview.Filter), fc.Args["orderBy"].(orderview.OrderBy), fc.Args["first"].(*int), fc.Args["after"].(*string), fc.Args["last"].(*int), fc.Args["before"].(*string), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration), fc.Args["onTimeout"].(*model.OnTimeout))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *model.Connection[orderview.Order]) graphql.Marshaler {
@@ -6943,6 +8152,50 @@ func (ec *executionContext) fieldContext_Query_orders(ctx context.Context, field
 	return fc, nil
 }
 
+func (ec *executionContext) _Query_history(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Query_history(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Query().History(ctx, fc.Args["id"].(string), fc.Args["first"].(*int), fc.Args["after"].(*string), fc.Args["last"].(*int), fc.Args["before"].(*string))
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *model.HistoryConnection) graphql.Marshaler {
+			return ec.marshalOHistoryConnection2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐHistoryConnection(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Query_history(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Query",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_HistoryConnection(ctx, field)
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Query_history_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _Query_user(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -6953,7 +8206,7 @@ func (ec *executionContext) _Query_user(ctx context.Context, field graphql.Colle
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Query().User(ctx, fc.Args["id"].(string), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration))
+			return ec.Resolvers.Query().User(ctx, fc.Args["id"].(string), fc.Args["asOf"].(*queries.AsOf), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration), fc.Args["onTimeout"].(*model.OnTimeout))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *userview.User) graphql.Marshaler {
@@ -6997,7 +8250,7 @@ func (ec *executionContext) _Query_users(ctx context.Context, field graphql.Coll
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Query().Users(ctx, fc.Args["filter"].(*userview.Filter), fc.Args["orderBy"].(userview.OrderBy), fc.Args["first"].(*int), fc.Args["after"].(*string), fc.Args["last"].(*int), fc.Args["before"].(*string), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration))
+			return ec.Resolvers.Query().Users(ctx, fc.Args["filter"].(*userview.Filter), fc.Args["orderBy"].(userview.OrderBy), fc.Args["first"].(*int), fc.Args["after"].(*string), fc.Args["last"].(*int), fc.Args["before"].(*string), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration), fc.Args["onTimeout"].(*model.OnTimeout))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *model.Connection[userview.User]) graphql.Marshaler {
@@ -8044,6 +9297,38 @@ func (ec *executionContext) fieldContext_UserPayload_userErrors(_ context.Contex
 	return fc, nil
 }
 
+func (ec *executionContext) _UserPayload_dryRun(ctx context.Context, field graphql.CollectedField, obj *model.Payload[userview.User]) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_UserPayload_dryRun(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.DryRun, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *model.DryRun) graphql.Marshaler {
+			return ec.marshalODryRun2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐDryRun(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_UserPayload_dryRun(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "UserPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_DryRun(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _UserPayload_user(ctx context.Context, field graphql.CollectedField, obj *model.Payload[userview.User]) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -8054,7 +9339,7 @@ func (ec *executionContext) _UserPayload_user(ctx context.Context, field graphql
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return obj.Object(ctx, fc.Args["within"].(*time.Duration))
+			return obj.Object(ctx, fc.Args["within"].(*time.Duration), fc.Args["onTimeout"].(*model.OnTimeout))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *userview.User) graphql.Marshaler {
@@ -8086,6 +9371,190 @@ func (ec *executionContext) fieldContext_UserPayload_user(ctx context.Context, f
 		return fc, err
 	}
 	return fc, nil
+}
+
+func (ec *executionContext) _WouldBeEvent_version(ctx context.Context, field graphql.CollectedField, obj *model.WouldBeEvent) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_WouldBeEvent_version(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Version, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int64) graphql.Marshaler {
+			return ec.marshalNInt2int64(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_WouldBeEvent_version(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("WouldBeEvent", field, false, false, "Int")
+}
+
+func (ec *executionContext) _WouldBeEvent_type(ctx context.Context, field graphql.CollectedField, obj *model.WouldBeEvent) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_WouldBeEvent_type(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Type, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_WouldBeEvent_type(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("WouldBeEvent", field, false, false, "String")
+}
+
+func (ec *executionContext) _WouldBeEvent_schemaVersion(ctx context.Context, field graphql.CollectedField, obj *model.WouldBeEvent) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_WouldBeEvent_schemaVersion(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.SchemaVersion, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_WouldBeEvent_schemaVersion(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("WouldBeEvent", field, false, false, "Int")
+}
+
+func (ec *executionContext) _WouldBeEvent_data(ctx context.Context, field graphql.CollectedField, obj *model.WouldBeEvent) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_WouldBeEvent_data(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Data, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v json.RawMessage) graphql.Marshaler {
+			return ec.marshalNJSON2encodingᚋjsonᚐRawMessage(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_WouldBeEvent_data(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("WouldBeEvent", field, false, false, "JSON")
+}
+
+func (ec *executionContext) _WouldBeMessage_topic(ctx context.Context, field graphql.CollectedField, obj *model.WouldBeMessage) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_WouldBeMessage_topic(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Topic, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_WouldBeMessage_topic(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("WouldBeMessage", field, false, false, "String")
+}
+
+func (ec *executionContext) _WouldBeMessage_key(ctx context.Context, field graphql.CollectedField, obj *model.WouldBeMessage) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_WouldBeMessage_key(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Key, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_WouldBeMessage_key(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("WouldBeMessage", field, false, false, "String")
+}
+
+func (ec *executionContext) _WouldBeMessage_payload(ctx context.Context, field graphql.CollectedField, obj *model.WouldBeMessage) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_WouldBeMessage_payload(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Payload, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v json.RawMessage) graphql.Marshaler {
+			return ec.marshalNJSON2encodingᚋjsonᚐRawMessage(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_WouldBeMessage_payload(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("WouldBeMessage", field, false, false, "JSON")
+}
+
+func (ec *executionContext) _WouldBeMessage_delay(ctx context.Context, field graphql.CollectedField, obj *model.WouldBeMessage) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_WouldBeMessage_delay(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Delay, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v time.Duration) graphql.Marshaler {
+			return ec.marshalNDuration2timeᚐDuration(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_WouldBeMessage_delay(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("WouldBeMessage", field, false, false, "Duration")
 }
 
 func (ec *executionContext) ___Directive_name(ctx context.Context, field graphql.CollectedField, obj *introspection.Directive) (ret graphql.Marshaler) {
@@ -9172,7 +10641,11 @@ func (ec *executionContext) unmarshalInputAbandonCartInput(ctx context.Context, 
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"cartId", "commandId", "expectedVersion"}
+	if _, present := asMap["dryRun"]; !present {
+		asMap["dryRun"] = false
+	}
+
+	fieldsInOrder := [...]string{"cartId", "commandId", "expectedVersion", "dryRun"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -9200,6 +10673,13 @@ func (ec *executionContext) unmarshalInputAbandonCartInput(ctx context.Context, 
 				return it, err
 			}
 			it.ExpectedVersion = data
+		case "dryRun":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("dryRun"))
+			data, err := ec.unmarshalOBoolean2ᚖbool(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.DryRun = data
 		}
 	}
 	return it, nil
@@ -9228,7 +10708,11 @@ func (ec *executionContext) unmarshalInputAddItemInput(ctx context.Context, obj 
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"cartId", "sku", "name", "quantity", "unitPrice", "commandId", "expectedVersion"}
+	if _, present := asMap["dryRun"]; !present {
+		asMap["dryRun"] = false
+	}
+
+	fieldsInOrder := [...]string{"cartId", "sku", "name", "quantity", "unitPrice", "commandId", "expectedVersion", "dryRun"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -9284,6 +10768,13 @@ func (ec *executionContext) unmarshalInputAddItemInput(ctx context.Context, obj 
 				return it, err
 			}
 			it.ExpectedVersion = data
+		case "dryRun":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("dryRun"))
+			data, err := ec.unmarshalOBoolean2ᚖbool(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.DryRun = data
 		}
 	}
 	return it, nil
@@ -9301,6 +10792,62 @@ func UnmarshalAddItemInput(ctx context.Context, raw any) (AddItemInput, error) {
 	return out, err
 }
 
+func (ec *executionContext) unmarshalInputAsOf(ctx context.Context, obj any) (queries.AsOf, error) {
+	var it queries.AsOf
+	if obj == nil {
+		return it, nil
+	}
+
+	asMap := map[string]any{}
+	for k, v := range obj.(map[string]any) {
+		asMap[k] = v
+	}
+
+	fieldsInOrder := [...]string{"position", "time", "version"}
+	for _, k := range fieldsInOrder {
+		v, ok := asMap[k]
+		if !ok {
+			continue
+		}
+		switch k {
+		case "position":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("position"))
+			data, err := ec.unmarshalOPosition2ᚖint64(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Position = data
+		case "time":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("time"))
+			data, err := ec.unmarshalOTime2ᚖtimeᚐTime(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Time = data
+		case "version":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("version"))
+			data, err := ec.unmarshalOInt2ᚖint64(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Version = data
+		}
+	}
+	return it, nil
+}
+
+// UnmarshalAsOf unmarshals raw into the AsOf input type, using the
+// unmarshaler bound to ctx's request. Call it from a resolver to decode an input
+// object that was not passed as a field argument.
+//
+// ctx must come from a gqlgen request; outside one there is no unmarshaler to use
+// and the returned error says so.
+func UnmarshalAsOf(ctx context.Context, raw any) (queries.AsOf, error) {
+	var out queries.AsOf
+	err := graphql.UnmarshalNamedInputFromContext(ctx, "AsOf", raw, &out)
+	return out, err
+}
+
 func (ec *executionContext) unmarshalInputCancelOrderInput(ctx context.Context, obj any) (CancelOrderInput, error) {
 	var it CancelOrderInput
 	if obj == nil {
@@ -9312,7 +10859,11 @@ func (ec *executionContext) unmarshalInputCancelOrderInput(ctx context.Context, 
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"orderId", "reason", "commandId", "expectedVersion"}
+	if _, present := asMap["dryRun"]; !present {
+		asMap["dryRun"] = false
+	}
+
+	fieldsInOrder := [...]string{"orderId", "reason", "commandId", "expectedVersion", "dryRun"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -9347,6 +10898,13 @@ func (ec *executionContext) unmarshalInputCancelOrderInput(ctx context.Context, 
 				return it, err
 			}
 			it.ExpectedVersion = data
+		case "dryRun":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("dryRun"))
+			data, err := ec.unmarshalOBoolean2ᚖbool(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.DryRun = data
 		}
 	}
 	return it, nil
@@ -9424,7 +10982,11 @@ func (ec *executionContext) unmarshalInputChangeEmailInput(ctx context.Context, 
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"userId", "email", "commandId", "expectedVersion"}
+	if _, present := asMap["dryRun"]; !present {
+		asMap["dryRun"] = false
+	}
+
+	fieldsInOrder := [...]string{"userId", "email", "commandId", "expectedVersion", "dryRun"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -9459,6 +11021,13 @@ func (ec *executionContext) unmarshalInputChangeEmailInput(ctx context.Context, 
 				return it, err
 			}
 			it.ExpectedVersion = data
+		case "dryRun":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("dryRun"))
+			data, err := ec.unmarshalOBoolean2ᚖbool(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.DryRun = data
 		}
 	}
 	return it, nil
@@ -9487,7 +11056,11 @@ func (ec *executionContext) unmarshalInputChangeQuantityInput(ctx context.Contex
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"cartId", "sku", "quantity", "commandId", "expectedVersion"}
+	if _, present := asMap["dryRun"]; !present {
+		asMap["dryRun"] = false
+	}
+
+	fieldsInOrder := [...]string{"cartId", "sku", "quantity", "commandId", "expectedVersion", "dryRun"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -9529,6 +11102,13 @@ func (ec *executionContext) unmarshalInputChangeQuantityInput(ctx context.Contex
 				return it, err
 			}
 			it.ExpectedVersion = data
+		case "dryRun":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("dryRun"))
+			data, err := ec.unmarshalOBoolean2ᚖbool(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.DryRun = data
 		}
 	}
 	return it, nil
@@ -9557,7 +11137,11 @@ func (ec *executionContext) unmarshalInputCheckOutCartInput(ctx context.Context,
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"cartId", "commandId", "expectedVersion"}
+	if _, present := asMap["dryRun"]; !present {
+		asMap["dryRun"] = false
+	}
+
+	fieldsInOrder := [...]string{"cartId", "commandId", "expectedVersion", "dryRun"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -9585,6 +11169,13 @@ func (ec *executionContext) unmarshalInputCheckOutCartInput(ctx context.Context,
 				return it, err
 			}
 			it.ExpectedVersion = data
+		case "dryRun":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("dryRun"))
+			data, err := ec.unmarshalOBoolean2ᚖbool(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.DryRun = data
 		}
 	}
 	return it, nil
@@ -9613,7 +11204,11 @@ func (ec *executionContext) unmarshalInputDeactivateUserInput(ctx context.Contex
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"userId", "reason", "commandId", "expectedVersion"}
+	if _, present := asMap["dryRun"]; !present {
+		asMap["dryRun"] = false
+	}
+
+	fieldsInOrder := [...]string{"userId", "reason", "commandId", "expectedVersion", "dryRun"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -9648,6 +11243,13 @@ func (ec *executionContext) unmarshalInputDeactivateUserInput(ctx context.Contex
 				return it, err
 			}
 			it.ExpectedVersion = data
+		case "dryRun":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("dryRun"))
+			data, err := ec.unmarshalOBoolean2ᚖbool(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.DryRun = data
 		}
 	}
 	return it, nil
@@ -9676,7 +11278,11 @@ func (ec *executionContext) unmarshalInputDeliverOrderInput(ctx context.Context,
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"orderId", "commandId", "expectedVersion"}
+	if _, present := asMap["dryRun"]; !present {
+		asMap["dryRun"] = false
+	}
+
+	fieldsInOrder := [...]string{"orderId", "commandId", "expectedVersion", "dryRun"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -9704,6 +11310,13 @@ func (ec *executionContext) unmarshalInputDeliverOrderInput(ctx context.Context,
 				return it, err
 			}
 			it.ExpectedVersion = data
+		case "dryRun":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("dryRun"))
+			data, err := ec.unmarshalOBoolean2ᚖbool(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.DryRun = data
 		}
 	}
 	return it, nil
@@ -9781,7 +11394,11 @@ func (ec *executionContext) unmarshalInputOpenCartInput(ctx context.Context, obj
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"ownerId", "currency", "commandId", "expectedVersion"}
+	if _, present := asMap["dryRun"]; !present {
+		asMap["dryRun"] = false
+	}
+
+	fieldsInOrder := [...]string{"ownerId", "currency", "commandId", "expectedVersion", "dryRun"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -9816,6 +11433,13 @@ func (ec *executionContext) unmarshalInputOpenCartInput(ctx context.Context, obj
 				return it, err
 			}
 			it.ExpectedVersion = data
+		case "dryRun":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("dryRun"))
+			data, err := ec.unmarshalOBoolean2ᚖbool(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.DryRun = data
 		}
 	}
 	return it, nil
@@ -9900,7 +11524,11 @@ func (ec *executionContext) unmarshalInputPayOrderInput(ctx context.Context, obj
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"orderId", "reference", "commandId", "expectedVersion"}
+	if _, present := asMap["dryRun"]; !present {
+		asMap["dryRun"] = false
+	}
+
+	fieldsInOrder := [...]string{"orderId", "reference", "commandId", "expectedVersion", "dryRun"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -9935,6 +11563,13 @@ func (ec *executionContext) unmarshalInputPayOrderInput(ctx context.Context, obj
 				return it, err
 			}
 			it.ExpectedVersion = data
+		case "dryRun":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("dryRun"))
+			data, err := ec.unmarshalOBoolean2ᚖbool(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.DryRun = data
 		}
 	}
 	return it, nil
@@ -9963,7 +11598,11 @@ func (ec *executionContext) unmarshalInputRefundOrderInput(ctx context.Context, 
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"orderId", "reason", "commandId", "expectedVersion"}
+	if _, present := asMap["dryRun"]; !present {
+		asMap["dryRun"] = false
+	}
+
+	fieldsInOrder := [...]string{"orderId", "reason", "commandId", "expectedVersion", "dryRun"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -9998,6 +11637,13 @@ func (ec *executionContext) unmarshalInputRefundOrderInput(ctx context.Context, 
 				return it, err
 			}
 			it.ExpectedVersion = data
+		case "dryRun":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("dryRun"))
+			data, err := ec.unmarshalOBoolean2ᚖbool(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.DryRun = data
 		}
 	}
 	return it, nil
@@ -10026,7 +11672,11 @@ func (ec *executionContext) unmarshalInputRegisterUserInput(ctx context.Context,
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"email", "name", "commandId", "expectedVersion"}
+	if _, present := asMap["dryRun"]; !present {
+		asMap["dryRun"] = false
+	}
+
+	fieldsInOrder := [...]string{"email", "name", "commandId", "expectedVersion", "dryRun"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -10061,6 +11711,13 @@ func (ec *executionContext) unmarshalInputRegisterUserInput(ctx context.Context,
 				return it, err
 			}
 			it.ExpectedVersion = data
+		case "dryRun":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("dryRun"))
+			data, err := ec.unmarshalOBoolean2ᚖbool(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.DryRun = data
 		}
 	}
 	return it, nil
@@ -10089,7 +11746,11 @@ func (ec *executionContext) unmarshalInputRemoveItemInput(ctx context.Context, o
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"cartId", "sku", "commandId", "expectedVersion"}
+	if _, present := asMap["dryRun"]; !present {
+		asMap["dryRun"] = false
+	}
+
+	fieldsInOrder := [...]string{"cartId", "sku", "commandId", "expectedVersion", "dryRun"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -10124,6 +11785,13 @@ func (ec *executionContext) unmarshalInputRemoveItemInput(ctx context.Context, o
 				return it, err
 			}
 			it.ExpectedVersion = data
+		case "dryRun":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("dryRun"))
+			data, err := ec.unmarshalOBoolean2ᚖbool(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.DryRun = data
 		}
 	}
 	return it, nil
@@ -10152,7 +11820,11 @@ func (ec *executionContext) unmarshalInputRenameUserInput(ctx context.Context, o
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"userId", "name", "commandId", "expectedVersion"}
+	if _, present := asMap["dryRun"]; !present {
+		asMap["dryRun"] = false
+	}
+
+	fieldsInOrder := [...]string{"userId", "name", "commandId", "expectedVersion", "dryRun"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -10187,6 +11859,13 @@ func (ec *executionContext) unmarshalInputRenameUserInput(ctx context.Context, o
 				return it, err
 			}
 			it.ExpectedVersion = data
+		case "dryRun":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("dryRun"))
+			data, err := ec.unmarshalOBoolean2ᚖbool(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.DryRun = data
 		}
 	}
 	return it, nil
@@ -10215,7 +11894,11 @@ func (ec *executionContext) unmarshalInputShipOrderInput(ctx context.Context, ob
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"orderId", "trackingCode", "commandId", "expectedVersion"}
+	if _, present := asMap["dryRun"]; !present {
+		asMap["dryRun"] = false
+	}
+
+	fieldsInOrder := [...]string{"orderId", "trackingCode", "commandId", "expectedVersion", "dryRun"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -10250,6 +11933,13 @@ func (ec *executionContext) unmarshalInputShipOrderInput(ctx context.Context, ob
 				return it, err
 			}
 			it.ExpectedVersion = data
+		case "dryRun":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("dryRun"))
+			data, err := ec.unmarshalOBoolean2ᚖbool(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.DryRun = data
 		}
 	}
 	return it, nil
@@ -10771,6 +12461,11 @@ func (ec *executionContext) _CartPayload(ctx context.Context, sel ast.SelectionS
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "dryRun":
+			out.Values[i] = ec._CartPayload_dryRun(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
 		case "cart":
 			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
 				true, false,
@@ -10868,6 +12563,11 @@ func (ec *executionContext) _CheckOutPayload(ctx context.Context, sel ast.Select
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "dryRun":
+			out.Values[i] = ec._CheckOutPayload_dryRun(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
 		case "cart":
 			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
 				true, false,
@@ -10885,6 +12585,69 @@ func (ec *executionContext) _CheckOutPayload(ctx context.Context, sel ast.Select
 				func(ctx context.Context) graphql.Marshaler {
 					return ec._CheckOutPayload_order(ctx, field, obj)
 				})
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
+var dryRunImplementors = []string{"DryRun"}
+
+func (ec *executionContext) _DryRun(ctx context.Context, sel ast.SelectionSet, obj *model.DryRun) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, dryRunImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("DryRun")
+		case "asOf":
+			out.Values[i] = ec._DryRun_asOf(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "version":
+			out.Values[i] = ec._DryRun_version(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "events":
+			out.Values[i] = ec._DryRun_events(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "duplicate":
+			out.Values[i] = ec._DryRun_duplicate(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "claims":
+			out.Values[i] = ec._DryRun_claims(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "releases":
+			out.Values[i] = ec._DryRun_releases(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "messages":
+			out.Values[i] = ec._DryRun_messages(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
 		default:
 			panic("unknown field " + strconv.Quote(field.Name))
 		}
@@ -11097,6 +12860,176 @@ func (ec *executionContext) _EventMetadata(ctx context.Context, sel ast.Selectio
 			if out.Values[i] == graphql.RequiredNull {
 				out.Invalids++
 			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
+var historyConnectionImplementors = []string{"HistoryConnection"}
+
+func (ec *executionContext) _HistoryConnection(ctx context.Context, sel ast.SelectionSet, obj *model.HistoryConnection) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, historyConnectionImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("HistoryConnection")
+		case "edges":
+			out.Values[i] = ec._HistoryConnection_edges(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "nodes":
+			out.Values[i] = ec._HistoryConnection_nodes(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "pageInfo":
+			out.Values[i] = ec._HistoryConnection_pageInfo(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "totalCount":
+			out.Values[i] = ec._HistoryConnection_totalCount(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
+var historyEdgeImplementors = []string{"HistoryEdge"}
+
+func (ec *executionContext) _HistoryEdge(ctx context.Context, sel ast.SelectionSet, obj *model.HistoryEdge) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, historyEdgeImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("HistoryEdge")
+		case "node":
+			out.Values[i] = ec._HistoryEdge_node(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "cursor":
+			out.Values[i] = ec._HistoryEdge_cursor(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
+var historyEntryImplementors = []string{"HistoryEntry"}
+
+func (ec *executionContext) _HistoryEntry(ctx context.Context, sel ast.SelectionSet, obj *model.HistoryEntry) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, historyEntryImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("HistoryEntry")
+		case "version":
+			out.Values[i] = ec._HistoryEntry_version(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "position":
+			out.Values[i] = ec._HistoryEntry_position(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "type":
+			out.Values[i] = ec._HistoryEntry_type(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "schemaVersion":
+			out.Values[i] = ec._HistoryEntry_schemaVersion(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "recordedAt":
+			out.Values[i] = ec._HistoryEntry_recordedAt(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "actor":
+			out.Values[i] = ec._HistoryEntry_actor(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "commandId":
+			out.Values[i] = ec._HistoryEntry_commandId(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "correlationId":
+			out.Values[i] = ec._HistoryEntry_correlationId(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "causationId":
+			out.Values[i] = ec._HistoryEntry_causationId(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "data":
+			out.Values[i] = ec._HistoryEntry_data(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "state":
+			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
+				true, false,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._HistoryEntry_state(ctx, field, obj)
+				})
 		default:
 			panic("unknown field " + strconv.Quote(field.Name))
 		}
@@ -11552,6 +13485,11 @@ func (ec *executionContext) _OrderPayload(ctx context.Context, sel ast.Selection
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "dryRun":
+			out.Values[i] = ec._OrderPayload_dryRun(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
 		case "order":
 			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
 				true, false,
@@ -11748,6 +13686,12 @@ func (ec *executionContext) _Query(ctx context.Context, sel ast.SelectionSet) gr
 				true, true,
 				func(ctx context.Context) graphql.Marshaler {
 					return ec._Query_orders(ctx, field)
+				})
+		case "history":
+			out.ResolveRootConcurrently(innerCtx, ec.OperationContext, i,
+				true, false,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._Query_history(ctx, field)
 				})
 		case "user":
 			out.ResolveRootConcurrently(innerCtx, ec.OperationContext, i,
@@ -12101,12 +14045,113 @@ func (ec *executionContext) _UserPayload(ctx context.Context, sel ast.SelectionS
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "dryRun":
+			out.Values[i] = ec._UserPayload_dryRun(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
 		case "user":
 			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
 				true, false,
 				func(ctx context.Context) graphql.Marshaler {
 					return ec._UserPayload_user(ctx, field, obj)
 				})
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
+var wouldBeEventImplementors = []string{"WouldBeEvent"}
+
+func (ec *executionContext) _WouldBeEvent(ctx context.Context, sel ast.SelectionSet, obj *model.WouldBeEvent) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, wouldBeEventImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("WouldBeEvent")
+		case "version":
+			out.Values[i] = ec._WouldBeEvent_version(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "type":
+			out.Values[i] = ec._WouldBeEvent_type(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "schemaVersion":
+			out.Values[i] = ec._WouldBeEvent_schemaVersion(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "data":
+			out.Values[i] = ec._WouldBeEvent_data(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
+var wouldBeMessageImplementors = []string{"WouldBeMessage"}
+
+func (ec *executionContext) _WouldBeMessage(ctx context.Context, sel ast.SelectionSet, obj *model.WouldBeMessage) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, wouldBeMessageImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("WouldBeMessage")
+		case "topic":
+			out.Values[i] = ec._WouldBeMessage_topic(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "key":
+			out.Values[i] = ec._WouldBeMessage_key(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "payload":
+			out.Values[i] = ec._WouldBeMessage_payload(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "delay":
+			out.Values[i] = ec._WouldBeMessage_delay(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
 		default:
 			panic("unknown field " + strconv.Quote(field.Name))
 		}
@@ -12585,6 +14630,20 @@ func (ec *executionContext) unmarshalNDeliverOrderInput2githubᚗcomᚋheadrace�
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
+func (ec *executionContext) unmarshalNDuration2timeᚐDuration(ctx context.Context, v any) (time.Duration, error) {
+	res, err := model.UnmarshalDuration(v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNDuration2timeᚐDuration(ctx context.Context, sel ast.SelectionSet, v time.Duration) graphql.Marshaler {
+	_ = sel
+	res := model.MarshalDuration(v)
+	if res == graphql.Null {
+		graphql.AddInvalidNullFromMarshaler(ctx, "Duration!")
+	}
+	return res
+}
+
 func (ec *executionContext) unmarshalNID2string(ctx context.Context, v any) (string, error) {
 	res, err := graphql.UnmarshalID(v)
 	return res, graphql.ErrorOnPath(ctx, err)
@@ -12811,6 +14870,35 @@ func (ec *executionContext) marshalNString2string(ctx context.Context, sel ast.S
 	return res
 }
 
+func (ec *executionContext) unmarshalNString2ᚕstringᚄ(ctx context.Context, v any) ([]string, error) {
+	vSlice := graphql.CoerceList(v)
+	var err error
+	res := make([]string, len(vSlice))
+	for i := range vSlice {
+		ctx := graphql.WithPathContext(ctx, graphql.NewPathWithIndex(i))
+		res[i], err = ec.unmarshalNString2string(ctx, vSlice[i])
+		if err != nil {
+			return nil, err
+		}
+	}
+	return res, nil
+}
+
+func (ec *executionContext) marshalNString2ᚕstringᚄ(ctx context.Context, sel ast.SelectionSet, v []string) graphql.Marshaler {
+	ret := make(graphql.Array, len(v))
+	for i := range v {
+		ret[i] = ec.marshalNString2string(ctx, sel, v[i])
+	}
+
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+
+	return ret
+}
+
 func (ec *executionContext) unmarshalNTime2timeᚐTime(ctx context.Context, v any) (time.Time, error) {
 	res, err := model.UnmarshalTime(v)
 	return res, graphql.ErrorOnPath(ctx, err)
@@ -13011,6 +15099,14 @@ func (ec *executionContext) marshalN__TypeKind2string(ctx context.Context, sel a
 	return res
 }
 
+func (ec *executionContext) unmarshalOAsOf2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚐAsOf(ctx context.Context, v any) (*queries.AsOf, error) {
+	if v == nil {
+		return nil, nil
+	}
+	res, err := ec.unmarshalInputAsOf(ctx, v)
+	return &res, graphql.ErrorOnPath(ctx, err)
+}
+
 func (ec *executionContext) unmarshalOBoolean2bool(ctx context.Context, v any) (bool, error) {
 	res, err := graphql.UnmarshalBoolean(v)
 	return res, graphql.ErrorOnPath(ctx, err)
@@ -13139,11 +15235,48 @@ func (ec *executionContext) marshalOInt2ᚖint(ctx context.Context, sel ast.Sele
 	return res
 }
 
+func (ec *executionContext) unmarshalOInt2ᚖint64(ctx context.Context, v any) (*int64, error) {
+	if v == nil {
+		return nil, nil
+	}
+	res, err := graphql.UnmarshalInt64(v)
+	return &res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalOInt2ᚖint64(ctx context.Context, sel ast.SelectionSet, v *int64) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	_ = sel
+	_ = ctx
+	res := graphql.MarshalInt64(*v)
+	return res
+}
+
 func (ec *executionContext) marshalONode2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐNode(ctx context.Context, sel ast.SelectionSet, v model.Node) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._Node(ctx, sel, v)
+}
+
+func (ec *executionContext) unmarshalOOnTimeout2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐOnTimeout(ctx context.Context, v any) (*model.OnTimeout, error) {
+	if v == nil {
+		return nil, nil
+	}
+	tmp, err := graphql.UnmarshalString(v)
+	res := model.OnTimeout(tmp)
+	return &res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalOOnTimeout2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐOnTimeout(ctx context.Context, sel ast.SelectionSet, v *model.OnTimeout) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	_ = sel
+	_ = ctx
+	res := graphql.MarshalString(string(*v))
+	return res
 }
 
 func (ec *executionContext) unmarshalOOrderFilter2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐFilter(ctx context.Context, v any) (*orderview.Filter, error) {
@@ -13258,6 +15391,24 @@ func (ec *executionContext) marshalOString2ᚖstring(ctx context.Context, sel as
 	_ = sel
 	_ = ctx
 	res := graphql.MarshalString(*v)
+	return res
+}
+
+func (ec *executionContext) unmarshalOTime2ᚖtimeᚐTime(ctx context.Context, v any) (*time.Time, error) {
+	if v == nil {
+		return nil, nil
+	}
+	res, err := model.UnmarshalTime(v)
+	return &res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalOTime2ᚖtimeᚐTime(ctx context.Context, sel ast.SelectionSet, v *time.Time) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	_ = sel
+	_ = ctx
+	res := model.MarshalTime(*v)
 	return res
 }
 

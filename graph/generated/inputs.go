@@ -19,6 +19,8 @@ type AbandonCartInput struct {
 	CommandID *string `json:"commandId,omitempty"`
 	// Refuse the command unless the cart is at this version.
 	ExpectedVersion *int `json:"expectedVersion,omitempty"`
+	// Judge the command and store nothing: the payload's `dryRun` says what would happen.
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Puts an item into a cart.
@@ -37,6 +39,8 @@ type AddItemInput struct {
 	CommandID *string `json:"commandId,omitempty"`
 	// Refuse the command unless the cart is at this version.
 	ExpectedVersion *int `json:"expectedVersion,omitempty"`
+	// Judge the command and store nothing: the payload's `dryRun` says what would happen.
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Ends an order that was not shipped.
@@ -49,6 +53,8 @@ type CancelOrderInput struct {
 	CommandID *string `json:"commandId,omitempty"`
 	// Refuse the command unless the order is at this version.
 	ExpectedVersion *int `json:"expectedVersion,omitempty"`
+	// Judge the command and store nothing: the payload's `dryRun` says what would happen.
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Changes a user's e-mail address.
@@ -61,6 +67,8 @@ type ChangeEmailInput struct {
 	CommandID *string `json:"commandId,omitempty"`
 	// Refuse the command unless the user is at this version.
 	ExpectedVersion *int `json:"expectedVersion,omitempty"`
+	// Judge the command and store nothing: the payload's `dryRun` says what would happen.
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Sets how many of an item a cart holds.
@@ -75,6 +83,8 @@ type ChangeQuantityInput struct {
 	CommandID *string `json:"commandId,omitempty"`
 	// Refuse the command unless the cart is at this version.
 	ExpectedVersion *int `json:"expectedVersion,omitempty"`
+	// Judge the command and store nothing: the payload's `dryRun` says what would happen.
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Ends a cart with an order.
@@ -85,6 +95,8 @@ type CheckOutCartInput struct {
 	CommandID *string `json:"commandId,omitempty"`
 	// Refuse the command unless the cart is at this version.
 	ExpectedVersion *int `json:"expectedVersion,omitempty"`
+	// Judge the command and store nothing: the payload's `dryRun` says what would happen.
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Ends a user.
@@ -97,6 +109,8 @@ type DeactivateUserInput struct {
 	CommandID *string `json:"commandId,omitempty"`
 	// Refuse the command unless the user is at this version.
 	ExpectedVersion *int `json:"expectedVersion,omitempty"`
+	// Judge the command and store nothing: the payload's `dryRun` says what would happen.
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Records that the goods arrived.
@@ -107,6 +121,8 @@ type DeliverOrderInput struct {
 	CommandID *string `json:"commandId,omitempty"`
 	// Refuse the command unless the order is at this version.
 	ExpectedVersion *int `json:"expectedVersion,omitempty"`
+	// Judge the command and store nothing: the payload's `dryRun` says what would happen.
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Opens a cart.
@@ -119,6 +135,8 @@ type OpenCartInput struct {
 	CommandID *string `json:"commandId,omitempty"`
 	// Refuse the command unless its stream is at this version. A cart to be opened is at 0.
 	ExpectedVersion *int `json:"expectedVersion,omitempty"`
+	// Judge the command and store nothing: the payload's `dryRun` says what would happen.
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Records a payment of the whole total.
@@ -131,6 +149,8 @@ type PayOrderInput struct {
 	CommandID *string `json:"commandId,omitempty"`
 	// Refuse the command unless the order is at this version.
 	ExpectedVersion *int `json:"expectedVersion,omitempty"`
+	// Judge the command and store nothing: the payload's `dryRun` says what would happen.
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Gives the payment of an order back.
@@ -143,6 +163,8 @@ type RefundOrderInput struct {
 	CommandID *string `json:"commandId,omitempty"`
 	// Refuse the command unless the order is at this version.
 	ExpectedVersion *int `json:"expectedVersion,omitempty"`
+	// Judge the command and store nothing: the payload's `dryRun` says what would happen.
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Registers a user.
@@ -155,6 +177,8 @@ type RegisterUserInput struct {
 	CommandID *string `json:"commandId,omitempty"`
 	// Refuse the command unless its stream is at this version. A user to be registered is at 0.
 	ExpectedVersion *int `json:"expectedVersion,omitempty"`
+	// Judge the command and store nothing: the payload's `dryRun` says what would happen.
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Takes an item out of a cart.
@@ -167,6 +191,8 @@ type RemoveItemInput struct {
 	CommandID *string `json:"commandId,omitempty"`
 	// Refuse the command unless the cart is at this version.
 	ExpectedVersion *int `json:"expectedVersion,omitempty"`
+	// Judge the command and store nothing: the payload's `dryRun` says what would happen.
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Changes what a user is called.
@@ -179,6 +205,8 @@ type RenameUserInput struct {
 	CommandID *string `json:"commandId,omitempty"`
 	// Refuse the command unless the user is at this version.
 	ExpectedVersion *int `json:"expectedVersion,omitempty"`
+	// Judge the command and store nothing: the payload's `dryRun` says what would happen.
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Records that the goods left.
@@ -191,6 +219,8 @@ type ShipOrderInput struct {
 	CommandID *string `json:"commandId,omitempty"`
 	// Refuse the command unless the order is at this version.
 	ExpectedVersion *int `json:"expectedVersion,omitempty"`
+	// Judge the command and store nothing: the payload's `dryRun` says what would happen.
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // What `extensions.code` of a top-level error can be. The type is for generated code and for reading: no field has it.
@@ -244,6 +274,12 @@ const (
 	ErrorCodeProjectionHalted ErrorCode = "PROJECTION_HALTED"
 	// The log has not reached this position.
 	ErrorCodePositionBeyondHead ErrorCode = "POSITION_BEYOND_HEAD"
+	// The object has not reached this version.
+	ErrorCodeVersionBeyondHead ErrorCode = "VERSION_BEYOND_HEAD"
+	// The database's clock has not reached this time.
+	ErrorCodeTimeInFuture ErrorCode = "TIME_IN_FUTURE"
+	// A state of the past is made of more events than are folded at once.
+	ErrorCodeHistoryTooLong ErrorCode = "HISTORY_TOO_LONG"
 	// The token or position is of another history than this log's: begin anew.
 	ErrorCodeLogDiverged ErrorCode = "LOG_DIVERGED"
 	// A list that keeps itself up to date holds more rows than the server lets one hold; narrow its filter.
@@ -280,6 +316,9 @@ var AllErrorCode = []ErrorCode{
 	ErrorCodeProjectionBehind,
 	ErrorCodeProjectionHalted,
 	ErrorCodePositionBeyondHead,
+	ErrorCodeVersionBeyondHead,
+	ErrorCodeTimeInFuture,
+	ErrorCodeHistoryTooLong,
 	ErrorCodeLogDiverged,
 	ErrorCodeListTooLarge,
 	ErrorCodeTimeout,
@@ -289,7 +328,7 @@ var AllErrorCode = []ErrorCode{
 
 func (e ErrorCode) IsValid() bool {
 	switch e {
-	case ErrorCodeGraphqlParseFailed, ErrorCodeGraphqlValidationFailed, ErrorCodeBadRequest, ErrorCodeBadUserInput, ErrorCodeRequestTooLarge, ErrorCodeDocumentLimitExceeded, ErrorCodeDirectiveLimitExceeded, ErrorCodeAliasLimitExceeded, ErrorCodeDepthLimitExceeded, ErrorCodeComplexityLimitExceeded, ErrorCodeRootFieldLimitExceeded, ErrorCodeIntrospectionDisabled, ErrorCodePersistedQueryNotFound, ErrorCodeUntrustedDocument, ErrorCodeOriginNotTrusted, ErrorCodeSubscriptionNeedsStream, ErrorCodeTooManyStreams, ErrorCodeDraining, ErrorCodeOverloaded, ErrorCodeUnknownOutcome, ErrorCodeProjectionBehind, ErrorCodeProjectionHalted, ErrorCodePositionBeyondHead, ErrorCodeLogDiverged, ErrorCodeListTooLarge, ErrorCodeTimeout, ErrorCodeCancelled, ErrorCodeInternalServerError:
+	case ErrorCodeGraphqlParseFailed, ErrorCodeGraphqlValidationFailed, ErrorCodeBadRequest, ErrorCodeBadUserInput, ErrorCodeRequestTooLarge, ErrorCodeDocumentLimitExceeded, ErrorCodeDirectiveLimitExceeded, ErrorCodeAliasLimitExceeded, ErrorCodeDepthLimitExceeded, ErrorCodeComplexityLimitExceeded, ErrorCodeRootFieldLimitExceeded, ErrorCodeIntrospectionDisabled, ErrorCodePersistedQueryNotFound, ErrorCodeUntrustedDocument, ErrorCodeOriginNotTrusted, ErrorCodeSubscriptionNeedsStream, ErrorCodeTooManyStreams, ErrorCodeDraining, ErrorCodeOverloaded, ErrorCodeUnknownOutcome, ErrorCodeProjectionBehind, ErrorCodeProjectionHalted, ErrorCodePositionBeyondHead, ErrorCodeVersionBeyondHead, ErrorCodeTimeInFuture, ErrorCodeHistoryTooLong, ErrorCodeLogDiverged, ErrorCodeListTooLarge, ErrorCodeTimeout, ErrorCodeCancelled, ErrorCodeInternalServerError:
 		return true
 	}
 	return false

@@ -51,10 +51,12 @@ func (c *Connection[R]) Edges() []Edge[R] {
 func (c *Connection[R]) Nodes() []R { return c.slice.Rows }
 
 // PageInfo says where the page lies in its list.
-func (c *Connection[R]) PageInfo() PageInfo {
-	info := PageInfo{HasNextPage: c.slice.HasNext, HasPreviousPage: c.slice.HasPrevious}
-	if n := len(c.slice.Cursors); n > 0 {
-		info.StartCursor, info.EndCursor = &c.slice.Cursors[0], &c.slice.Cursors[n-1]
+func (c *Connection[R]) PageInfo() PageInfo { return pageInfo(c.slice) }
+
+func pageInfo[R any](slice queries.Slice[R]) PageInfo {
+	info := PageInfo{HasNextPage: slice.HasNext, HasPreviousPage: slice.HasPrevious}
+	if n := len(slice.Cursors); n > 0 {
+		info.StartCursor, info.EndCursor = &slice.Cursors[0], &slice.Cursors[n-1]
 	}
 	return info
 }

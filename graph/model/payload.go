@@ -39,19 +39,20 @@ func NewReceipt(r eventstore.Receipt) *Receipt {
 	}
 }
 
-// ReadAt reads the object of a stream from its read model, once that includes the token. It waits for within at most,
-// nil for the default. The object is nil when the read model knows none.
-type ReadAt[R any] func(ctx context.Context, stream string, token eventstore.Token, within *time.Duration) (*R, error)
+// Read reads the object of a payload. It waits for its read model for within at most, nil for the default, and does what
+// onTimeout says then, nil for the request's. The object is nil when there is none.
+type Read[R any] func(ctx context.Context, within *time.Duration, onTimeout *OnTimeout) (*R, error)
 
-// Payload answers a mutation: a receipt, or the errors for which it was refused.
+// Payload answers a mutation: a receipt, or the errors for which it was refused; on a dry run, what would be.
 type Payload[R any] struct {
 	Receipt    *Receipt
 	UserErrors []UserError
-	read       ReadAt[R]
+	DryRun     *DryRun
+	read       Read[R] // nil: there is no object
 }
 
 // NewPayload answers a mutation that was carried out. read is called only when the object is selected.
-func NewPayload[R any](receipt eventstore.Receipt, read ReadAt[R]) *Payload[R] {
+func NewPayload[R any](receipt eventstore.Receipt, read Read[R]) *Payload[R] {
 	return &Payload[R]{Receipt: NewReceipt(receipt), read: read}
 }
 
@@ -60,12 +61,17 @@ func Refused[R any](err UserError) *Payload[R] {
 	return &Payload[R]{UserErrors: []UserError{err}}
 }
 
+// Would answers a mutation that was not to be carried out. read gives the object that it would leave.
+func Would[R any](dry *DryRun, read Read[R]) *Payload[R] {
+	return &Payload[R]{DryRun: dry, read: read}
+}
+
 // Object is the object that the command changed, with its effect; nil when the command was refused.
-func (p *Payload[R]) Object(ctx context.Context, within *time.Duration) (*R, error) {
-	if p.Receipt == nil {
+func (p *Payload[R]) Object(ctx context.Context, within *time.Duration, onTimeout *OnTimeout) (*R, error) {
+	if p.read == nil {
 		return nil, nil
 	}
-	return p.read(ctx, p.Receipt.Stream, p.Receipt.Token, within)
+	return p.read(ctx, within, onTimeout)
 }
 
 // The payloads by the names of the schema.
@@ -78,14 +84,15 @@ type (
 // CheckOutPayload answers a check-out. The order is placed by a policy after the check-out is committed.
 type CheckOutPayload struct {
 	*CartPayload
-	OrderID *string // nil when the command was refused
+	OrderID *string // of the order that is, or on a dry run would be, placed; nil when the command was refused
 	// Await waits for the order and returns nil when it is not there in time.
 	Await func(ctx context.Context, orderID string, within *time.Duration) (*orderview.Order, error)
 }
 
-// Order is the order that is placed for the cart; nil when the command was refused, or when that takes too long.
+// Order is the order that is placed for the cart; nil when the command was refused, on a dry run, and when that takes too
+// long.
 func (p *CheckOutPayload) Order(ctx context.Context, within *time.Duration) (*orderview.Order, error) {
-	if p.OrderID == nil {
+	if p.OrderID == nil || p.DryRun != nil {
 		return nil, nil
 	}
 	return p.Await(ctx, *p.OrderID, within)

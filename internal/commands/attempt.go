@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 
 	"github.com/headrace/headrace/internal/eventstore"
 )
@@ -45,10 +46,24 @@ func (h *Handler[C, E, S]) load(ctx context.Context, t task[C]) (at snapshot[S],
 	return at, false, err
 }
 
-// catchUp evolves the snapshot over what the stream holds after it.
+// catchUp evolves the snapshot over what the stream holds after it, and keeps it.
 func (h *Handler[C, E, S]) catchUp(ctx context.Context, stream string, at snapshot[S]) (snapshot[S], error) {
 	from := at.version
-	for recorded, err := range h.store.Stream(ctx, stream, from) {
+	at, err := h.evolve(at, stream, h.store.Stream(ctx, stream, from))
+	if err != nil {
+		return at, err
+	}
+	if at.version > from {
+		h.cache.put(stream, at)
+	}
+	return at, nil
+}
+
+// evolve is the snapshot after the events of its stream that follow it.
+func (h *Handler[C, E, S]) evolve(
+	at snapshot[S], stream string, events iter.Seq2[eventstore.Event, error],
+) (snapshot[S], error) {
+	for recorded, err := range events {
 		if err != nil {
 			return at, fmt.Errorf("reading stream %s: %w", stream, err)
 		}
@@ -67,9 +82,6 @@ func (h *Handler[C, E, S]) catchUp(ctx context.Context, stream string, at snapsh
 			position: recorded.Position,
 			eventID:  recorded.ID,
 		}
-	}
-	if at.version > from {
-		h.cache.put(stream, at)
 	}
 	return at, nil
 }

@@ -42,6 +42,16 @@ func (c *cache[S]) get(stream string) (snapshot[S], bool) {
 	return c.lru.Get(stream)
 }
 
+// peek is get for somebody who changes nothing: it does not count as a use.
+func (c *cache[S]) peek(stream string) (snapshot[S], bool) {
+	if c == nil {
+		return snapshot[S]{}, false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lru.Peek(stream)
+}
+
 // put keeps the snapshot, unless a newer one is there.
 func (c *cache[S]) put(stream string, s snapshot[S]) {
 	if c == nil {

@@ -101,3 +101,13 @@ type DivergedError struct {
 func (e *DivergedError) Error() string {
 	return fmt.Sprintf("position %d belongs to another history: %s", e.Position, e.Reason)
 }
+
+// FutureError says that a time was asked for that the database's clock has not reached.
+type FutureError struct {
+	Time time.Time
+	Now  time.Time
+}
+
+func (e *FutureError) Error() string {
+	return fmt.Sprintf("%s is in the future: it is %s", e.Time.UTC().Format(time.RFC3339Nano), e.Now.UTC().Format(time.RFC3339Nano))
+}

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -52,7 +53,7 @@ func (s *Store) ReadStream(ctx context.Context, stream string, q StreamQuery) ([
 			bound = math.MaxInt64
 		}
 	}
-	events, err := s.query(ctx, sql, stream, bound, limit(q.Limit))
+	events, err := readEvents(ctx, s.pool, sql, stream, bound, limit(q.Limit))
 	if err != nil {
 		return nil, fmt.Errorf("reading stream %s: %w", stream, err)
 	}
@@ -86,17 +87,17 @@ func (s *Store) ReadLog(ctx context.Context, q LogQuery) (Page, error) {
 		if types == nil {
 			types = []string{}
 		}
-		page.Events, err = s.query(ctx, sqlReadLogStream, q.After, until, size, q.Stream, types)
+		page.Events, err = readEvents(ctx, s.pool, sqlReadLogStream, q.After, until, size, q.Stream, types)
 	case len(q.Types) > 0:
 		window := q.Window
 		if window <= 0 {
 			window = defaultWindow
 		}
 		until = min(until, q.After+int64(window))
-		page.Events, err = s.query(ctx, sqlReadLogTypes, q.After, until, size, q.Types)
+		page.Events, err = readEvents(ctx, s.pool, sqlReadLogTypes, q.After, until, size, q.Types)
 	default:
 		until = min(until, q.After+int64(size))
-		page.Events, err = s.query(ctx, sqlReadLog, q.After, until, size)
+		page.Events, err = readEvents(ctx, s.pool, sqlReadLog, q.After, until, size)
 	}
 	if err != nil {
 		return Page{}, fmt.Errorf("reading the log after %d: %w", q.After, err)
@@ -115,10 +116,10 @@ func limit(n int) int {
 	return n
 }
 
-// query reads events; its parameters come in the order that the statement's text has them, except that streams come
-// first in reads of a stream.
-func (s *Store) query(ctx context.Context, sql string, args ...any) ([]Event, error) {
-	rows, err := s.pool.Query(ctx, sql, args...)
+// readEvents runs a statement whose parameters come in the order that its text has them, except that streams come first
+// in reads of a stream.
+func readEvents(ctx context.Context, q querier, sql string, args ...any) ([]Event, error) {
+	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -141,12 +142,19 @@ func scan(row pgx.Row, e *Event) error {
 
 // Stream goes through one stream after a version, page by page, to its end.
 func (s *Store) Stream(ctx context.Context, stream string, after int64) iter.Seq2[Event, error] {
+	return streamPages(stream, after, func(after int64) ([]Event, error) {
+		return readEvents(ctx, s.pool, sqlReadStream, stream, after, defaultPage)
+	})
+}
+
+// streamPages goes through the pages of one stream, which read gives.
+func streamPages(stream string, after int64, read func(after int64) ([]Event, error)) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		after := after // each use starts anew
 		for {
-			events, err := s.ReadStream(ctx, stream, StreamQuery{After: after})
+			events, err := read(after)
 			if err != nil {
-				yield(Event{}, err)
+				yield(Event{}, fmt.Errorf("reading stream %s: %w", stream, err))
 				return
 			}
 			for _, e := range events {
@@ -204,7 +212,7 @@ func (s *Store) EventAt(ctx context.Context, position int64) (Event, bool, error
 
 // EventsAt returns those of the events at these positions that there are, in order of position, with one statement.
 func (s *Store) EventsAt(ctx context.Context, positions []int64) ([]Event, error) {
-	events, err := s.query(ctx, sqlEventsAt, positions)
+	events, err := readEvents(ctx, s.pool, sqlEventsAt, positions)
 	if err != nil {
 		return nil, fmt.Errorf("reading the events at %d positions: %w", len(positions), err)
 	}
@@ -231,6 +239,22 @@ func streamVersion(ctx context.Context, q querier, stream string) (int64, error)
 		return 0, fmt.Errorf("reading the version of %s: %w", stream, err)
 	}
 	return version, nil
+}
+
+// PositionAt returns the position of the last event that was recorded at a time or before it, 0 when there was none: a
+// time maps to a position, since recorded_at never goes back along the log. It looks at as many events as the log's length
+// has binary digits. A time that the database's clock has not reached is a *FutureError. An event that is being
+// committed at this moment may still be recorded at the same time; what lies further back does not change.
+func (s *Store) PositionAt(ctx context.Context, t time.Time) (int64, error) {
+	var position int64
+	var now time.Time
+	if err := s.pool.QueryRow(ctx, sqlPositionAt, t).Scan(&position, &now); err != nil {
+		return 0, fmt.Errorf("reading the position at %s: %w", t, err)
+	}
+	if t.After(now) {
+		return 0, &FutureError{Time: t, Now: now}
+	}
+	return position, nil
 }
 
 // CheckToken tells whether the log still holds what a token stands for: nil, *BeyondHeadError or *DivergedError. A token

@@ -16,8 +16,9 @@ func (s *Store) FindReceipt(ctx context.Context, id CommandID) (Receipt, bool, e
 	return findReceipt(ctx, s.pool, id)
 }
 
-// querier is the pool, or the committer's own connection.
+// querier is the pool, the committer's own connection, or a snapshot's transaction.
 type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 

@@ -233,6 +233,41 @@ select log.log_id, log.epoch, coalesce(e.position, 0), coalesce(e.id, '00000000-
 from log left join lateral (select position, id from events order by position desc limit 1) e on true
 where log.id = 1`
 
+	// sqlSnapshot is sqlLogHead, and when the next event would be recorded.
+	sqlSnapshot = `
+select log.log_id, log.epoch, coalesce(e.position, 0), coalesce(e.id, '00000000-0000-0000-0000-000000000000'),
+	greatest(clock_timestamp(), e.recorded_at)
+from log left join lateral (select position, id, recorded_at from events order by position desc limit 1) e on true
+where log.id = 1`
+
+	// sqlPositionAt finds the last position recorded by time $1 by halving: positions are dense and times do not go back, so
+	// that the primary key serves and appends pay for no index on the time. The answer is within low..high; offset 0 keeps
+	// the look at the middle from being done twice.
+	sqlPositionAt = `
+with recursive search(low, high) as (
+	select 0::bigint, coalesce((select max(position) from events), 0)
+	union all
+	select case when past then middle else low end, case when past then high else middle - 1 end
+	from (
+		select low, high, (low + high + 1) / 2 as middle,
+			(select e.recorded_at <= $1::timestamptz from events e where e.position = (s.low + s.high + 1) / 2) as past
+		from search s where low < high offset 0
+	) step
+)
+select low, greatest(statement_timestamp(), (select recorded_at from events order by position desc limit 1))
+from search where low = high`
+
+	// sqlJudgeClaims finds the first of keys $2 that another stream than $1 holds, or else the first of keys $3 that this
+	// stream does not hold, and who does.
+	sqlJudgeClaims = `
+select key, owner from (
+	select 1 as kind, k.key, held.stream as owner
+	from unnest($2::text[]) as k(key) join claims held on held.key = k.key where held.stream <> $1::text
+	union all
+	select 2, k.key, coalesce(held.stream, '')
+	from unnest($3::text[]) as k(key) left join claims held on held.key = k.key where held.stream is distinct from $1::text
+) refused order by kind, key limit 1`
+
 	sqlHeadPosition = `select coalesce(max(position), 0) from events`
 
 	sqlStreamVersion = `select coalesce((select version from events where stream = $1 order by version desc limit 1), 0)`

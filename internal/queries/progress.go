@@ -85,6 +85,9 @@ type Progress struct {
 	polling bool
 	nudge   chan struct{} // makes the poller look soon
 
+	next    *look // what callers of Freshness wait for and nobody looks up yet; nil: nobody waits
+	looking bool
+
 	switched chan struct{} // closed when a look finds that another generation serves
 }
 

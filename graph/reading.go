@@ -1,0 +1,298 @@
+package graph
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"github.com/headrace/headrace/graph/model"
+	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/queries"
+)
+
+// The headers that say for a whole request what fields can say in arguments. The request's extensions say the same, and
+// go before the headers; a field's argument goes before both, but for the token, of which the highest counts.
+const (
+	headerAtLeast   = "Headrace-At-Least"
+	headerWithin    = "Headrace-Within"
+	headerOnTimeout = "Headrace-On-Timeout"
+	headerFreshness = "Headrace-Freshness"
+)
+
+// reads finds out what an operation asks of its reads, before it is executed, and adds to its responses how fresh they
+// are.
+type reads struct{ freshness bool } // always
+
+var (
+	_ graphql.OperationContextMutator = reads{}
+	_ graphql.ResponseInterceptor     = reads{}
+)
+
+// ExtensionName names the extension to gqlgen.
+func (reads) ExtensionName() string { return "Reads" }
+
+// Validate lets gqlgen check the extension; there is nothing to check.
+func (reads) Validate(graphql.ExecutableSchema) error { return nil }
+
+// reading is what one operation asks of its reads, and what it was answered.
+type reading struct {
+	tokens    []eventstore.Token // different ones, the highest last
+	within    *time.Duration
+	onTimeout model.OnTimeout
+	freshness bool
+
+	check   sync.Once // of all tokens but the highest
+	checked error
+
+	mu   sync.Mutex
+	used map[string]used // by view
+}
+
+// used is how a view was found before it was read.
+type used struct {
+	queries.Freshness
+	stale bool // what was asked for was not in it
+}
+
+// MutateOperationContext reads headers, extensions and the tokens of fields. What cannot be read is refused: an answer
+// without it might be staler than the client can bear.
+func (x reads) MutateOperationContext(_ context.Context, oc *graphql.OperationContext) *gqlerror.Error {
+	r := &reading{onTimeout: model.OnTimeoutError, freshness: x.freshness}
+	for _, name := range []string{headerAtLeast, headerWithin, headerOnTimeout, headerFreshness} {
+		if values := oc.Headers.Values(name); len(values) > 0 {
+			if err := r.set(name, values[0]); err != nil {
+				return coded(codeBadUserInput, "the header %s is not right: %s", name, err)
+			}
+		}
+	}
+	if err := r.readExtensions(oc.Extensions); err != nil {
+		return coded(codeBadUserInput, "%s", err)
+	}
+	if oc.Operation.Operation == ast.Query {
+		for _, field := range graphql.CollectFields(oc, oc.Operation.SelectionSet, []string{"Query"}) {
+			r.addArgument(field.Arguments.ForName("atLeast"), oc.Variables)
+		}
+	}
+	oc.Stats.SetExtension(x.ExtensionName(), r)
+	return nil
+}
+
+func (r *reading) readExtensions(all map[string]any) error {
+	value, given := all["headrace"]
+	if !given {
+		return nil
+	}
+	ours, ok := value.(map[string]any)
+	if !ok {
+		return errors.New("extensions.headrace is not an object")
+	}
+	headers := map[string]string{
+		"atLeast": headerAtLeast, "within": headerWithin, "onTimeout": headerOnTimeout, "freshness": headerFreshness,
+	}
+	for name, value := range ours {
+		header, known := headers[name]
+		if !known {
+			return fmt.Errorf("extensions.headrace has no %q; it may have atLeast, within, onTimeout and freshness", name)
+		}
+		if value == nil {
+			continue
+		}
+		if err := r.set(header, value); err != nil {
+			return fmt.Errorf("extensions.headrace.%s is not right: %s", name, err)
+		}
+	}
+	return nil
+}
+
+// set reads one of the four, by its name as a header.
+func (r *reading) set(name string, value any) error {
+	switch name {
+	case headerAtLeast:
+		token, err := model.UnmarshalToken(value)
+		r.add(token)
+		return err
+	case headerWithin:
+		within, err := model.UnmarshalDuration(value)
+		r.within = &within
+		return err
+	case headerOnTimeout:
+		text, _ := value.(string)
+		r.onTimeout = model.OnTimeout(text)
+		if r.onTimeout != model.OnTimeoutError && r.onTimeout != model.OnTimeoutStale {
+			return fmt.Errorf("it is %s or %s", model.OnTimeoutError, model.OnTimeoutStale)
+		}
+		return nil
+	}
+	switch value {
+	case true, "true":
+		r.freshness = true
+	case false, "false":
+	default:
+		return errors.New("it is true or false")
+	}
+	return nil
+}
+
+// addArgument takes over a field's token. One that cannot be read fails its own field.
+func (r *reading) addArgument(argument *ast.Argument, variables map[string]any) {
+	if argument == nil {
+		return
+	}
+	value, err := argument.Value.Value(variables)
+	if err != nil || value == nil {
+		return
+	}
+	if token, err := model.UnmarshalToken(value); err == nil {
+		r.add(token)
+	}
+}
+
+func (r *reading) add(token eventstore.Token) {
+	if token == (eventstore.Token{}) || slices.Contains(r.tokens, token) {
+		return
+	}
+	r.tokens = append(r.tokens, token)
+	slices.SortStableFunc(r.tokens, func(a, b eventstore.Token) int { return int(max(-1, min(1, a.Position-b.Position))) })
+}
+
+// readingOf is what the operation asks of its reads.
+func readingOf(ctx context.Context) *reading {
+	if graphql.HasOperationContext(ctx) {
+		if r, ok := graphql.GetOperationContext(ctx).Stats.GetExtension(reads{}.ExtensionName()).(*reading); ok {
+			return r
+		}
+	}
+	return &reading{onTimeout: model.OnTimeoutError}
+}
+
+// InterceptResponse adds how fresh the views were that the response was read from.
+func (reads) InterceptResponse(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
+	response := next(ctx)
+	if response == nil {
+		return nil
+	}
+	if told := readingOf(ctx).take(); told != nil {
+		response.Extensions = merge(response.Extensions, map[string]any{"freshness": told})
+	}
+	return response
+}
+
+// take says how fresh the views were that were used since the last response.
+func (r *reading) take() map[string]any {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.used) == 0 {
+		return nil
+	}
+	told := make(map[string]any, len(r.used))
+	for view, u := range r.used {
+		told[view] = map[string]any{
+			"position": position(u.At.Position), "head": position(u.Head), "eventsBehind": u.EventsBehind(),
+			"millisecondsBehind": u.Behind.Milliseconds(), "stale": u.stale,
+		}
+	}
+	r.used = nil
+	return told
+}
+
+// note keeps the oldest of what was seen of a view.
+func (r *reading) note(f queries.Freshness, stale bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.used == nil {
+		r.used = map[string]used{}
+	}
+	if before, known := r.used[f.Projection]; known {
+		stale = stale || before.stale
+		if before.At.Position <= f.At.Position {
+			f = before.Freshness
+		}
+	}
+	r.used[f.Projection] = used{f, stale}
+}
+
+func (r *reading) knows(view string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, known := r.used[view]
+	return known
+}
+
+// judge refuses tokens of another history. Waiting judges the highest by itself; with that one in the log, a lower one
+// that is of this history needs no waiting.
+func (r *reading) judge(ctx context.Context, store *eventstore.Store) error {
+	r.check.Do(func() {
+		for _, token := range r.tokens[:max(0, len(r.tokens)-1)] {
+			if r.checked = store.CheckToken(ctx, token); r.checked != nil {
+				return
+			}
+		}
+	})
+	return r.checked
+}
+
+// ready returns when a view includes what the request asked for and what own stands for, if anything. After that the view
+// may be read.
+func (r *root) ready(ctx context.Context, view string, within *time.Duration, onTimeout *model.OnTimeout, own eventstore.Token) error {
+	asked := readingOf(ctx)
+	if within == nil {
+		within = asked.within
+	}
+	if onTimeout == nil {
+		onTimeout = &asked.onTimeout
+	}
+	wanted, err := r.await(ctx, asked, view, within, own)
+	stale := err != nil && *onTimeout == model.OnTimeoutStale && late(err)
+	if err != nil && !stale {
+		return err
+	}
+	if stale || (asked.freshness && !asked.knows(view)) {
+		found, err := r.Progress.Freshness(ctx, view)
+		if err != nil {
+			return err
+		}
+		asked.note(found[0], stale && found[0].At.Position < wanted)
+	}
+	return nil
+}
+
+// await waits, and says up to which position.
+func (r *root) await(ctx context.Context, asked *reading, view string, within *time.Duration, own eventstore.Token) (wanted int64, err error) {
+	tokens := make([]eventstore.Token, 0, 2)
+	if n := len(asked.tokens); n > 0 {
+		tokens = append(tokens, asked.tokens[n-1])
+	}
+	if own.Position > 0 && !slices.Contains(tokens, own) {
+		tokens = append(tokens, own)
+	}
+	if len(tokens) == 0 {
+		return 0, nil
+	}
+	ctx, cancel := r.deadline(ctx, within)
+	defer cancel()
+	if err := asked.judge(ctx, r.Store); err != nil {
+		return 0, err
+	}
+	for _, token := range tokens {
+		wanted = max(wanted, token.Position)
+		err = errors.Join(err, r.Progress.Wait(ctx, view, token))
+	}
+	return wanted, err
+}
+
+// late tells whether an error of waiting says that the view is there and older than wanted.
+func late(err error) bool {
+	_, behind := errors.AsType[*queries.BehindError](err)
+	_, halted := errors.AsType[*queries.HaltedError](err)
+	_, crowded := errors.AsType[*queries.WaitersError](err)
+	_, other := errors.AsType[*eventstore.DivergedError](err)
+	_, beyond := errors.AsType[*eventstore.BeyondHeadError](err)
+	return (behind || halted || crowded) && !other && !beyond
+}
