@@ -63,6 +63,9 @@ type Config struct {
 	Freshness bool
 	MaxFold   int // events of an object folded for a state of its past; 0 stands for 100,000
 
+	MaxSubscriptions        int // open at once in the process; 0 stands for 20,000
+	MaxSubjectSubscriptions int // open at once on behalf of one subject, over all its connections; 0 stands for 500
+
 	MaxStreams         int           // open WebSockets and event streams at once; 0 stands for 10,000
 	MaxSocketStreams   int           // subscriptions on one WebSocket at once; 0 stands for 100
 	MaxLiveRows        int           // rows of a list that keeps itself up to date; 0 stands for 10,000
@@ -94,6 +97,8 @@ func (c Config) withDefaults() Config {
 	c.DocumentCacheBytes = or(c.DocumentCacheBytes, 64<<20)
 	c.PersistedDocuments = or(c.PersistedDocuments, 10_000)
 	c.PersistedBytes = or(c.PersistedBytes, 16<<20)
+	c.MaxSubscriptions = or(c.MaxSubscriptions, 20_000)
+	c.MaxSubjectSubscriptions = or(c.MaxSubjectSubscriptions, 500)
 	c.MaxStreams = or(c.MaxStreams, 10_000)
 	c.MaxSocketStreams = or(c.MaxSocketStreams, 100)
 	c.MaxLiveRows = or(c.MaxLiveRows, 10_000)

@@ -95,6 +95,7 @@ func (h *Handler) newServer(schema graphql.ExecutableSchema) *handler.Server {
 		s.Use(extension.Introspection{})
 	}
 	s.AroundOperations(newRules().aroundOperations)
+	s.AroundOperations(newQuota(&h.cfg).aroundOperations)
 	s.AroundOperations(h.aroundStreams)
 	return s
 }

@@ -25,6 +25,7 @@ type app struct {
 	config  *Config
 	log     *slog.Logger
 	pool    *pgxpool.Pool
+	reads   *pgxpool.Pool // for views alone
 	store   *eventstore.Store
 	brokers []*outbox.Local
 	graph   *graph.Handler
@@ -123,13 +124,14 @@ func (w *worker) set(running bool) {
 }
 
 // run serves on the listener until the context ends, and then drains: it stops accepting, lets requests finish, stops
-// what runs beside them, which gives the leases back, and flushes the appender. It gives up the log and the listener in
-// any case; the pool is the caller's. The error has exitCutOff when the deadline of the drain passed.
+// what runs beside them, which gives the leases back, and flushes the appender. It gives up the log, the reads' pool
+// and the listener in any case; the pool is the caller's. The error has exitCutOff when the deadline of the drain passed.
 func (a *app) run(ctx context.Context, listener net.Listener) error {
 	beside, stopBeside := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBeside()
 	var workers, receivers sync.WaitGroup
 	if err := a.startReceivers(beside, &receivers); err != nil {
+		a.reads.Close()
 		return errors.Join(err, listener.Close(), a.store.Close(ctx))
 	}
 	for _, w := range a.workers {
@@ -161,6 +163,7 @@ func (a *app) run(ctx context.Context, listener net.Listener) error {
 	}
 	receivers.Wait()
 	closing = append(closing, a.store.Close(deadline))
+	a.reads.Close()
 	if failed != nil {
 		failed = fmt.Errorf("serving: %w", failed)
 	}

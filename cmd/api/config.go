@@ -27,12 +27,15 @@ type Config struct {
 	CancelUnpaidAfter time.Duration `name:"cancel-unpaid-after" env:"CANCEL_UNPAID_AFTER" default:"30m" help:"How long after its placing an unpaid order is cancelled."`
 	Origins           []string      `name:"allowed-origins" env:"ALLOWED_ORIGINS" placeholder:"URL" help:"Other origins, such as https://shop.example.org, whose pages may send requests. Comma-separated."`
 	PublishSchema     bool          `name:"publish-schema" env:"PUBLISH_SCHEMA" help:"Serve the GraphQL schema on /schema.graphql in production too."`
+
+	Switches `embed:"" group:"Switches:"`
+	Limits   `embed:"" group:"Limits on requests:"`
 }
 
 // Database is what every command needs that works on the database.
 type Database struct {
 	URL            string `name:"database-url" env:"DATABASE_URL" placeholder:"URL" help:"Postgres to use: postgres://user:password@host:port/database. Unset in development: the private one of this checkout."`
-	MaxConnections int    `name:"database-max-connections" env:"DATABASE_MAX_CONNECTIONS" default:"32" help:"Connections to hold at most; at least 8."`
+	MaxConnections int    `name:"database-max-connections" env:"DATABASE_MAX_CONNECTIONS" default:"32" help:"Connections to hold at most; at least 8. Half of them are for reading views."`
 	Environment    string `name:"env" env:"HEADRACE_ENV" placeholder:"ENV" help:"development or production. Default production, but for the command dev."`
 	LogLevel       string `name:"log-level" env:"LOG_LEVEL" default:"info" help:"debug, info, warn or error."`
 }
@@ -63,7 +66,7 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("ALLOWED_ORIGINS (--allowed-origins) holds %q: give origins such as https://shop.example.org", origin)
 		}
 	}
-	return c.Database.Validate()
+	return errors.Join(c.Limits.Validate(), c.Database.Validate())
 }
 
 // Validate is called by kong when all flags and variables are read. What DATABASE_URL holds is never printed: it may
@@ -105,13 +108,15 @@ func (d *Database) logger() *slog.Logger {
 
 // outside is what the GraphQL handler is told.
 func (c *Config) outside(log *slog.Logger) graph.Config {
-	return graph.Config{
+	config := graph.Config{
 		Development:   c.development(),
 		PublishSchema: c.PublishSchema,
 		Login:         auth.Off,
 		Origins:       c.Origins,
 		Logger:        log,
 	}
+	c.apply(&config)
+	return config
 }
 
 // connection is an open pool, and the private Postgres under it in development.
@@ -161,6 +166,13 @@ func (d *Database) connect(ctx context.Context, log *slog.Logger) (*connection, 
 		c.where = fmt.Sprintf("postgres://%s@%s/%s", config.User, net.JoinHostPort(config.Host, fmt.Sprint(config.Port)), config.Database)
 	}
 	return c, nil
+}
+
+// connect leaves some of the connections to the pool for reads, which wire opens.
+func (c *Config) connect(ctx context.Context, log *slog.Logger) (*connection, error) {
+	d := c.Database
+	d.MaxConnections -= connectionsForReads(d.MaxConnections)
+	return d.connect(ctx, log)
 }
 
 func (d *Database) openPool(ctx context.Context, address string) (*pgxpool.Pool, error) {

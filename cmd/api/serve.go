@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"strconv"
 	"syscall"
@@ -96,7 +97,31 @@ func (c *Config) start(ctx context.Context, database *connection, listener net.L
 	if c.development() {
 		log.Info("open GraphiQL in a browser", "url", url+"/")
 	}
+	defer c.reloadOnHangup(a, log)()
 	return a.run(ctx, listener)
+}
+
+// reloadOnHangup reads the manifest of trusted documents anew at each SIGHUP until the returned function is called. Where
+// there is no manifest the signal ends the program, as it always does.
+func (c *Config) reloadOnHangup(a *app, log *slog.Logger) (stop func()) {
+	if c.TrustedDocuments == "" {
+		return func() {}
+	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		for range hangups {
+			if err := a.graph.ReloadDocuments(); err != nil {
+				log.Error("the trusted documents could not be read anew; those from before stay", "error", err)
+				continue
+			}
+			log.Info("read the trusted documents anew", "manifest", c.TrustedDocuments)
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		close(hangups)
+	}
 }
 
 // readable is the address as a browser on this machine takes it.

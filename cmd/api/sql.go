@@ -13,3 +13,8 @@ from checkpoints order by name`
 
 // resumeSQL lets the checkpoint $1 be taken again.
 const resumeSQL = `update checkpoints set halted_at = null, halt_reason = null where name = $1 and halted_at is not null`
+
+// sqlStatementTimeout bounds each statement of this session, to $1 milliseconds, if the session is this connection's own:
+// the process that answers has the id $2 which the connection was given. A pooler gives ids of its own, and there the
+// setting would stay with a connection to Postgres that others use next.
+const sqlStatementTimeout = `select set_config('statement_timeout', $1, false) where pg_backend_pid() = $2::bigint`

@@ -74,21 +74,26 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	tail := queries.NewTail(store, queries.TailConfig{Logger: log})
 	feed := queries.NewFeed(store, tail, progress, projections...)
 
-	page := queries.PageConfig{}
+	reads, err := openReads(ctx, pool, connectionsForReads(config.MaxConnections), config.StatementTimeout)
+	if err != nil {
+		return nil, errors.Join(err, store.Close(ctx))
+	}
+	page := config.page()
 	outside, err := graph.NewHandler(&graph.Resolver{
 		Store: store, Progress: progress, Feed: feed, Tail: tail,
 		CartCommands: carts, OrderCommands: orders, UserCommands: users,
-		Carts:      cartview.NewReader(pool, page),
-		Orders:     orderview.NewReader(pool, page),
-		Users:      userview.NewReader(pool, page),
-		Activities: activityview.NewReader(pool, page),
+		Carts:      cartview.NewReader(reads, page),
+		Orders:     orderview.NewReader(reads, page),
+		Users:      userview.NewReader(reads, page),
+		Activities: activityview.NewReader(reads, page),
 	}, config.outside(log))
 	if err != nil {
+		reads.Close()
 		return nil, errors.Join(err, store.Close(ctx))
 	}
 
 	a := &app{
-		config: config, log: log, pool: pool, store: store, graph: outside,
+		config: config, log: log, pool: pool, reads: reads, store: store, graph: outside,
 		brokers: []*outbox.Local{logBroker, messages},
 	}
 	a.work("relay", outbox.NewRelay(store, logBroker, outbox.RelayConfig{Logger: log}).Run)

@@ -166,7 +166,7 @@ func Since[R any](ctx context.Context, pool *pgxpool.Pool, selectSQL string, whe
 func Count(ctx context.Context, pool *pgxpool.Pool, countSQL string, where Where) (int64, error) {
 	var n int64
 	if err := pool.QueryRow(ctx, countSQL+where.sql(), where.args...).Scan(&n); err != nil {
-		return 0, fmt.Errorf("count: %w", err)
+		return 0, failed("count", err)
 	}
 	return n, nil
 }
@@ -178,14 +178,14 @@ func One[R any](ctx context.Context, pool *pgxpool.Pool, what, sql string, key a
 	}
 	rows, err := pool.Query(ctx, sql, key)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return nil, failed(what, err)
 	}
 	row, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByName[R])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return nil, failed(what, err)
 	}
 	return row, nil
 }
@@ -198,11 +198,11 @@ func Many[R any, K comparable](ctx context.Context, pool *pgxpool.Pool, what, sq
 	if len(ask) > 0 {
 		rows, err := pool.Query(ctx, sql, ask)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", what, err)
+			return nil, failed(what, err)
 		}
 		got, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByName[R])
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", what, err)
+			return nil, failed(what, err)
 		}
 		for _, row := range got {
 			found[key(row)] = row
@@ -218,11 +218,11 @@ func Many[R any, K comparable](ctx context.Context, pool *pgxpool.Pool, what, sq
 func collect[R any](ctx context.Context, pool *pgxpool.Pool, what, sql string, args ...any) ([]R, error) {
 	rows, err := pool.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return nil, failed(what, err)
 	}
 	got, err := pgx.CollectRows(rows, pgx.RowToStructByName[R])
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return nil, failed(what, err)
 	}
 	return got, nil
 }
