@@ -38,6 +38,9 @@ type Config struct {
 	// Logger gets the errors whose text clients do not see. Nil stands for slog.Default().
 	Logger *slog.Logger
 
+	// LogRequests writes the line that each operation leaves in the log at info. Without it, they are at debug.
+	LogRequests bool
+
 	// TrustedDocuments is the path of a manifest of documents that clients may name instead of sending them: a JSON object
 	// of ids and documents, or a manifest in Apollo's format. TrustedOnly refuses every document that is not in it.
 	TrustedDocuments string

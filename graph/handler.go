@@ -49,10 +49,16 @@ var errDraining = errors.New("the server is going down")
 // NewHandler returns the handler. An error says that an origin of the configuration is not one, or what is
 // wrong with the manifest of trusted documents.
 func NewHandler(r *Resolver, cfg Config) (*Handler, error) {
+	return NewHandlerOf(newRoot(r, cfg.withDefaults()), cfg)
+}
+
+// NewHandlerOf is NewHandler for resolvers of another make, with the same limits, rules and transports around them: those
+// of a benchmark that answers from memory.
+func NewHandlerOf(resolvers generated.ResolverRoot, cfg Config) (*Handler, error) {
 	cfg = cfg.withDefaults()
 	h := &Handler{cfg: cfg, present: presenter{cfg.Logger}}
 	h.life, h.drain = context.WithCancel(context.Background())
-	schema := generated.NewExecutableSchema(generated.Config{Resolvers: newRoot(r, cfg)})
+	schema := generated.NewExecutableSchema(generated.Config{Resolvers: resolvers})
 	var err error
 	if h.documents, err = newDocuments(schema.Schema(), &h.cfg); err != nil {
 		return nil, err
@@ -90,10 +96,13 @@ func (h *Handler) newServer(schema graphql.ExecutableSchema) *handler.Server {
 	s.Use(limits{cfg: &h.cfg})
 	s.Use(new(direct.Extension))
 	s.Use(reads{freshness: h.cfg.Freshness})
+	requests := newRequestLog(&h.cfg)
+	s.AroundResponses(requests.aroundResponses)
 	s.AroundResponses(capErrors)
 	if h.cfg.Introspection == On {
 		s.Use(extension.Introspection{})
 	}
+	s.AroundOperations(requests.aroundOperations)
 	s.AroundOperations(newRules().aroundOperations)
 	s.AroundOperations(newQuota(&h.cfg).aroundOperations)
 	s.AroundOperations(h.aroundStreams)

@@ -26,6 +26,7 @@ type Config struct {
 	LeaseTTL          time.Duration `name:"lease-ttl" env:"LEASE_TTL" default:"10s" help:"How long the projections of a killed process wait for another to take them over."`
 	CancelUnpaidAfter time.Duration `name:"cancel-unpaid-after" env:"CANCEL_UNPAID_AFTER" default:"30m" help:"How long after its placing an unpaid order is cancelled."`
 	Origins           []string      `name:"allowed-origins" env:"ALLOWED_ORIGINS" placeholder:"URL" help:"Other origins, such as https://shop.example.org, whose pages may send requests. Comma-separated."`
+	LogRequests       bool          `name:"log-requests" env:"LOG_REQUESTS" help:"Log a line for each GraphQL operation at info: its name, duration, codes of errors, actor. Else they are at debug."`
 	PublishSchema     bool          `name:"publish-schema" env:"PUBLISH_SCHEMA" help:"Serve the GraphQL schema on /schema.graphql in production too."`
 
 	Switches `embed:"" group:"Switches:"`
@@ -111,6 +112,7 @@ func (c *Config) outside(log *slog.Logger) graph.Config {
 	config := graph.Config{
 		Development:   c.development(),
 		PublishSchema: c.PublishSchema,
+		LogRequests:   c.LogRequests,
 		Login:         auth.Off,
 		Origins:       c.Origins,
 		Logger:        log,
