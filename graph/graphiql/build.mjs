@@ -7,7 +7,7 @@ await rm("dist", { recursive: true, force: true });
 await mkdir("dist");
 const shared = {
   bundle: true, minify: true, write: false, outdir: "dist", format: "iife", target: "es2022", legalComments: "none",
-  loader: { ".ttf": "dataurl", ".woff2": "dataurl", ".graphql": "text" },
+  loader: { ".ttf": "dataurl", ".woff2": "dataurl" },
   define: { "process.env.NODE_ENV": '"production"' }, jsx: "automatic",
 };
 const { outputFiles } = await build({

@@ -1,7 +1,8 @@
 // Package graphiql serves GraphiQL from the program itself: no file comes from elsewhere, and its policy lets the browser
 // fetch none. It talks to /graphql of the same origin.
 //
-// The bundle in dist is made by npm ci && npm run build in this folder, and committed.
+// The bundle in dist is made by npm ci && npm run build in this folder, and committed. The operations in its panel of
+// examples are read from examples.graphql when the page is opened, so that changing them needs no Node.
 package graphiql
 
 import (
@@ -14,9 +15,11 @@ import (
 	"strings"
 )
 
-//go:embed index.html dist/*.gz
+//go:embed index.html examples.graphql dist/*.gz
 var files embed.FS
 
+// policy lets the page's own files run and nothing else; no script is inline or made of text. Inline styles are let
+// through, because Monaco, the editor in GraphiQL, writes its colours and measures into the page as such.
 const policy = "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self' 'unsafe-inline'; " +
 	"font-src 'self' data:; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -24,12 +27,23 @@ const policy = "default-src 'none'; script-src 'self'; worker-src 'self'; style-
 func Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Security-Policy", policy)
-		w.Header().Set("Cache-Control", "no-cache")
+		setHeaders(w.Header(), "text/html; charset=utf-8")
 		http.ServeFileFS(w, r, files, "index.html")
+	})
+	mux.HandleFunc("GET /assets/examples.graphql", func(w http.ResponseWriter, r *http.Request) {
+		setHeaders(w.Header(), "text/plain; charset=utf-8")
+		http.ServeFileFS(w, r, files, "examples.graphql")
 	})
 	mux.HandleFunc("GET /assets/{name}", serveAsset)
 	return mux
+}
+
+func setHeaders(h http.Header, contentType string) {
+	h.Set("Content-Security-Policy", policy)
+	h.Set("Content-Type", contentType)
+	h.Set("Cache-Control", "no-cache")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
 }
 
 // serveAsset sends a file as it is stored, compressed, or unpacked to the few clients that ask for that.
@@ -42,10 +56,7 @@ func serveAsset(w http.ResponseWriter, r *http.Request) {
 	}
 	defer file.Close()
 	h := w.Header()
-	h.Set("Content-Security-Policy", policy)
-	h.Set("Content-Type", mime.TypeByExtension(path.Ext(name)))
-	h.Set("Cache-Control", "no-cache")
-	h.Set("X-Content-Type-Options", "nosniff")
+	setHeaders(h, mime.TypeByExtension(path.Ext(name)))
 	h.Set("Vary", "Accept-Encoding")
 	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 		h.Set("Content-Encoding", "gzip")
