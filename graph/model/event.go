@@ -30,6 +30,8 @@ func (e Event) Metadata() (EventMetadata, error) {
 	return EventMetadata{
 		CommandID:     optional(m.CommandID),
 		Actor:         optional(m.Actor),
+		Roles:         m.Roles,
+		RequestID:     optional(m.RequestID()),
 		CorrelationID: optional(m.CorrelationID),
 		CausationID:   optional(m.CausationID),
 	}, nil
@@ -37,7 +39,9 @@ func (e Event) Metadata() (EventMetadata, error) {
 
 // EventMetadata is eventstore's metadata with nil for what is not known.
 type EventMetadata struct {
-	CommandID, Actor, CorrelationID, CausationID *string
+	CommandID, Actor, RequestID, CorrelationID, CausationID *string
+
+	Roles []string // that the actor had then
 }
 
 // EventConnection is a page of the log.

@@ -61,6 +61,7 @@ var foreign = []struct {
 		"internal/pgdev", "internal/pgtest", "migrations", "cmd/*",
 	}},
 	{module: "github.com/99designs/gqlgen", only: []string{"graph", "graph/*"}},
+	{module: "github.com/golang-jwt/jwt", only: []string{"graph/auth"}},
 	{module: "github.com/pressly/goose", only: []string{"migrations"}},
 }
 

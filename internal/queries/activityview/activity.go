@@ -19,8 +19,10 @@ type Activity struct {
 	UserID     string    `db:"user_id"`  // whom it concerns: a user's own stream, or the owner of the cart or order
 	Stream     string    `db:"stream"`
 	Type       string    `db:"type"`
-	Summary    string    `db:"summary"` // a sentence in English, for people
-	Actor      string    `db:"actor"`   // on whose behalf; empty when not known
+	Summary    string    `db:"summary"`    // a sentence in English, for people
+	Actor      string    `db:"actor"`      // on whose behalf; empty when not known
+	Roles      []string  `db:"roles"`      // that the actor had then
+	RequestID  string    `db:"request_id"` // by which the command came; empty when a policy gave it, or before this was kept
 	RecordedAt time.Time `db:"recorded_at"`
 }
 

@@ -9,22 +9,23 @@ import (
 )
 
 const (
-	sqlList = `select position, user_id, stream, type, summary, actor, recorded_at from activity`
+	sqlList = `select position, user_id, stream, type, summary, actor, roles, request_id, recorded_at from activity`
 
 	sqlByPosition  = sqlList + ` where position = $1`
 	sqlByPositions = sqlList + ` where position = any($1)`
 	sqlCount       = `select count(*) from activity`
 
-	// sqlAdd takes lines as arrays: positions, times, users (null: not said), streams, types, actors, summaries. A user
+	// sqlAdd takes lines as arrays: positions, times, users (null: not said), streams, types, actors, summaries,
+	// roles (JSON), requests. A user
 	// that is not said is the one that another line of the same stream names, in this batch or before it.
 	sqlAdd = `
-insert into {table} (position, recorded_at, user_id, stream, type, actor, summary)
+insert into {table} (position, recorded_at, user_id, stream, type, actor, summary, roles, request_id)
 select e.position, e.recorded_at,
        coalesce(e.user_id, max(e.user_id) over (partition by e.stream),
                 (select a.user_id from {table} a where a.stream = e.stream order by a.position limit 1), ''),
-       e.stream, e.type, e.actor, e.summary
-from unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
-     as e (position, recorded_at, user_id, stream, type, actor, summary)
+       e.stream, e.type, e.actor, e.summary, e.roles::jsonb, e.request_id
+from unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[])
+     as e (position, recorded_at, user_id, stream, type, actor, summary, roles, request_id)
 order by e.position`
 )
 

@@ -1,6 +1,7 @@
 package activityview
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/headrace/headrace/internal/commands/cart"
@@ -64,7 +65,11 @@ func add(q *queries.Queue, e eventstore.Event, owner, summary string) {
 	}
 	// Metadata that cannot be read costs the line its actor, and not the view its progress.
 	metadata, _ := e.ParseMetadata()
-	q.Row(sqlAdd, e.Position, e.RecordedAt, known, e.Stream, e.Type, metadata.Actor, summary)
+	roles := []byte("[]")
+	if len(metadata.Roles) > 0 {
+		roles, _ = json.Marshal(metadata.Roles) // texts always encode
+	}
+	q.Row(sqlAdd, e.Position, e.RecordedAt, known, e.Stream, e.Type, metadata.Actor, summary, string(roles), metadata.RequestID())
 }
 
 func lines(n int) string {

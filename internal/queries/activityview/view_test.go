@@ -63,7 +63,7 @@ func history(t *testing.T) (*eventstore.Registry, []eventstore.Event) {
 		require.NoError(t, err)
 		events = append(events, eventstore.Event{
 			Position: int64(i + 1), Version: 1, Stream: s.stream, Type: typ, SchemaVersion: schema, Data: data, ID: uuid.New(),
-			RecordedAt: time.UnixMicro(1_700_000_000_000_000).UTC(), Metadata: json.RawMessage(`{"actor": "clerk"}`),
+			RecordedAt: time.UnixMicro(1_700_000_000_000_000).UTC(), Metadata: json.RawMessage(`{"actor": "clerk", "roles": ["staff", "desk"], "correlationId": "r-1"}`),
 		})
 	}
 	return r, events
@@ -97,7 +97,7 @@ func TestLinesUnderAnyBatching(t *testing.T) {
 			lines[i].RecordedAt = lines[i].RecordedAt.UTC()
 			require.Equal(rt, activityview.Activity{
 				Position: int64(i + 1), UserID: s.user, Stream: s.stream, Type: s.payload.EventType(), Summary: s.summary,
-				Actor: "clerk", RecordedAt: events[i].RecordedAt,
+				Actor: "clerk", Roles: []string{"staff", "desk"}, RequestID: "r-1", RecordedAt: events[i].RecordedAt,
 			}, lines[i])
 		}
 	})
