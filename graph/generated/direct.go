@@ -28,7 +28,9 @@ var directTypes = direct.Types{
 			"type":       {Index: 4},
 			"summary":    {Index: 5},
 			"actor":      {Index: 6},
-			"recordedAt": {Index: 7},
+			"roles":      {Index: 7},
+			"requestId":  {Index: 8},
+			"recordedAt": {Index: 9},
 		},
 	},
 	"ActivityConnection": {
@@ -162,8 +164,10 @@ var directTypes = direct.Types{
 		Fields: map[string]direct.Field{
 			"commandId":     {Index: 0},
 			"actor":         {Index: 1},
-			"correlationId": {Index: 2},
-			"causationId":   {Index: 3},
+			"roles":         {Index: 2},
+			"requestId":     {Index: 3},
+			"correlationId": {Index: 4},
+			"causationId":   {Index: 5},
 		},
 	},
 	"HistoryConnection": {
@@ -370,7 +374,16 @@ func directActivity(e *direct.Encoder, p *direct.Plan, obj *activityview.Activit
 			e.String(obj.Summary)
 		case 6: // actor
 			e.String(obj.Actor)
-		case 7: // recordedAt
+		case 7: // roles
+			e.Text("[")
+			for i := range obj.Roles {
+				e.Comma(i)
+				e.String(obj.Roles[i])
+			}
+			e.Text("]")
+		case 8: // requestId
+			e.String(obj.RequestID)
+		case 9: // recordedAt
 			e.Bytes = model.AppendTime(e.Bytes, obj.RecordedAt)
 		}
 	}
@@ -785,13 +798,26 @@ func directEventMetadata(e *direct.Encoder, p *direct.Plan, obj *model.EventMeta
 			} else {
 				e.String(*obj.Actor)
 			}
-		case 2: // correlationId
+		case 2: // roles
+			e.Text("[")
+			for i := range obj.Roles {
+				e.Comma(i)
+				e.String(obj.Roles[i])
+			}
+			e.Text("]")
+		case 3: // requestId
+			if obj.RequestID == nil {
+				e.Null()
+			} else {
+				e.String(*obj.RequestID)
+			}
+		case 4: // correlationId
 			if obj.CorrelationID == nil {
 				e.Null()
 			} else {
 				e.String(*obj.CorrelationID)
 			}
-		case 3: // causationId
+		case 5: // causationId
 			if obj.CausationID == nil {
 				e.Null()
 			} else {

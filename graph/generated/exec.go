@@ -292,6 +292,10 @@ type Activity implements Node {
   summary: String!
   "On whose behalf it was done; empty when not known."
   actor: String!
+  "The roles that the actor had then."
+  roles: [String!]!
+  "The request by which it came, as the response's ` + "`" + `X-Request-Id` + "`" + ` named it; empty when a policy did it."
+  requestId: String!
   "When it was recorded."
   recordedAt: Time!
 }
@@ -808,6 +812,12 @@ enum ErrorCode {
   BAD_REQUEST
   "An argument or a variable has a value that cannot be."
   BAD_USER_INPUT
+  "It is not known who asks, or the token is not accepted: log in, and ask again with a new token."
+  UNAUTHENTICATED
+  "Who asks may not do this, or see it."
+  FORBIDDEN
+  "Too many operations came in a short time: wait as long as ` + "`" + `Retry-After` + "`" + ` says."
+  RATE_LIMITED
   "The body has too many bytes."
   REQUEST_TOO_LARGE
   "The document has too many bytes, or too many fields of the same names at the same places."
@@ -957,7 +967,11 @@ type EventMetadata {
   commandId: ID
   "On whose behalf."
   actor: String
-  "The request or process that it belongs to."
+  "The roles that the actor had then."
+  roles: [String!]!
+  "The request by which the command came, as the response's ` + "`" + `X-Request-Id` + "`" + ` named it; null when another event or a message led to it."
+  requestId: String
+  "The request or process that it belongs to: ` + "`" + `requestId` + "`" + `, and on all that policies did because of it."
   correlationId: String
   "The event or message that led to the command."
   causationId: String
@@ -1657,6 +1671,10 @@ func (ec *executionContext) childFields_Activity(ctx context.Context, field grap
 		return ec.fieldContext_Activity_summary(ctx, field)
 	case "actor":
 		return ec.fieldContext_Activity_actor(ctx, field)
+	case "roles":
+		return ec.fieldContext_Activity_roles(ctx, field)
+	case "requestId":
+		return ec.fieldContext_Activity_requestId(ctx, field)
 	case "recordedAt":
 		return ec.fieldContext_Activity_recordedAt(ctx, field)
 	}
@@ -1879,6 +1897,10 @@ func (ec *executionContext) childFields_EventMetadata(ctx context.Context, field
 		return ec.fieldContext_EventMetadata_commandId(ctx, field)
 	case "actor":
 		return ec.fieldContext_EventMetadata_actor(ctx, field)
+	case "roles":
+		return ec.fieldContext_EventMetadata_roles(ctx, field)
+	case "requestId":
+		return ec.fieldContext_EventMetadata_requestId(ctx, field)
 	case "correlationId":
 		return ec.fieldContext_EventMetadata_correlationId(ctx, field)
 	case "causationId":
@@ -3669,6 +3691,52 @@ func (ec *executionContext) _Activity_actor(ctx context.Context, field graphql.C
 	)
 }
 func (ec *executionContext) fieldContext_Activity_actor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Activity", field, false, false, "String")
+}
+
+func (ec *executionContext) _Activity_roles(ctx context.Context, field graphql.CollectedField, obj *activityview.Activity) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Activity_roles(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Roles, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []string) graphql.Marshaler {
+			return ec.marshalNString2ᚕstringᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Activity_roles(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Activity", field, false, false, "String")
+}
+
+func (ec *executionContext) _Activity_requestId(ctx context.Context, field graphql.CollectedField, obj *activityview.Activity) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Activity_requestId(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.RequestID, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Activity_requestId(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("Activity", field, false, false, "String")
 }
 
@@ -5562,6 +5630,52 @@ func (ec *executionContext) _EventMetadata_actor(ctx context.Context, field grap
 	)
 }
 func (ec *executionContext) fieldContext_EventMetadata_actor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("EventMetadata", field, false, false, "String")
+}
+
+func (ec *executionContext) _EventMetadata_roles(ctx context.Context, field graphql.CollectedField, obj *model.EventMetadata) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_EventMetadata_roles(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Roles, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []string) graphql.Marshaler {
+			return ec.marshalNString2ᚕstringᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_EventMetadata_roles(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("EventMetadata", field, false, false, "String")
+}
+
+func (ec *executionContext) _EventMetadata_requestId(ctx context.Context, field graphql.CollectedField, obj *model.EventMetadata) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_EventMetadata_requestId(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.RequestID, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *string) graphql.Marshaler {
+			return ec.marshalOString2ᚖstring(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_EventMetadata_requestId(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("EventMetadata", field, false, false, "String")
 }
 
@@ -12108,6 +12222,16 @@ func (ec *executionContext) _Activity(ctx context.Context, sel ast.SelectionSet,
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
+		case "roles":
+			out.Values[i] = ec._Activity_roles(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "requestId":
+			out.Values[i] = ec._Activity_requestId(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
 		case "recordedAt":
 			out.Values[i] = ec._Activity_recordedAt(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
@@ -12847,6 +12971,16 @@ func (ec *executionContext) _EventMetadata(ctx context.Context, sel ast.Selectio
 			}
 		case "actor":
 			out.Values[i] = ec._EventMetadata_actor(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "roles":
+			out.Values[i] = ec._EventMetadata_roles(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "requestId":
+			out.Values[i] = ec._EventMetadata_requestId(ctx, field, obj)
 			if out.Values[i] == graphql.RequiredNull {
 				out.Invalids++
 			}

@@ -236,6 +236,12 @@ const (
 	ErrorCodeBadRequest ErrorCode = "BAD_REQUEST"
 	// An argument or a variable has a value that cannot be.
 	ErrorCodeBadUserInput ErrorCode = "BAD_USER_INPUT"
+	// It is not known who asks, or the token is not accepted: log in, and ask again with a new token.
+	ErrorCodeUnauthenticated ErrorCode = "UNAUTHENTICATED"
+	// Who asks may not do this, or see it.
+	ErrorCodeForbidden ErrorCode = "FORBIDDEN"
+	// Too many operations came in a short time: wait as long as `Retry-After` says.
+	ErrorCodeRateLimited ErrorCode = "RATE_LIMITED"
 	// The body has too many bytes.
 	ErrorCodeRequestTooLarge ErrorCode = "REQUEST_TOO_LARGE"
 	// The document has too many bytes, or too many fields of the same names at the same places.
@@ -297,6 +303,9 @@ var AllErrorCode = []ErrorCode{
 	ErrorCodeGraphqlValidationFailed,
 	ErrorCodeBadRequest,
 	ErrorCodeBadUserInput,
+	ErrorCodeUnauthenticated,
+	ErrorCodeForbidden,
+	ErrorCodeRateLimited,
 	ErrorCodeRequestTooLarge,
 	ErrorCodeDocumentLimitExceeded,
 	ErrorCodeDirectiveLimitExceeded,
@@ -328,7 +337,7 @@ var AllErrorCode = []ErrorCode{
 
 func (e ErrorCode) IsValid() bool {
 	switch e {
-	case ErrorCodeGraphqlParseFailed, ErrorCodeGraphqlValidationFailed, ErrorCodeBadRequest, ErrorCodeBadUserInput, ErrorCodeRequestTooLarge, ErrorCodeDocumentLimitExceeded, ErrorCodeDirectiveLimitExceeded, ErrorCodeAliasLimitExceeded, ErrorCodeDepthLimitExceeded, ErrorCodeComplexityLimitExceeded, ErrorCodeRootFieldLimitExceeded, ErrorCodeIntrospectionDisabled, ErrorCodePersistedQueryNotFound, ErrorCodeUntrustedDocument, ErrorCodeOriginNotTrusted, ErrorCodeSubscriptionNeedsStream, ErrorCodeTooManyStreams, ErrorCodeDraining, ErrorCodeOverloaded, ErrorCodeUnknownOutcome, ErrorCodeProjectionBehind, ErrorCodeProjectionHalted, ErrorCodePositionBeyondHead, ErrorCodeVersionBeyondHead, ErrorCodeTimeInFuture, ErrorCodeHistoryTooLong, ErrorCodeLogDiverged, ErrorCodeListTooLarge, ErrorCodeTimeout, ErrorCodeCancelled, ErrorCodeInternalServerError:
+	case ErrorCodeGraphqlParseFailed, ErrorCodeGraphqlValidationFailed, ErrorCodeBadRequest, ErrorCodeBadUserInput, ErrorCodeUnauthenticated, ErrorCodeForbidden, ErrorCodeRateLimited, ErrorCodeRequestTooLarge, ErrorCodeDocumentLimitExceeded, ErrorCodeDirectiveLimitExceeded, ErrorCodeAliasLimitExceeded, ErrorCodeDepthLimitExceeded, ErrorCodeComplexityLimitExceeded, ErrorCodeRootFieldLimitExceeded, ErrorCodeIntrospectionDisabled, ErrorCodePersistedQueryNotFound, ErrorCodeUntrustedDocument, ErrorCodeOriginNotTrusted, ErrorCodeSubscriptionNeedsStream, ErrorCodeTooManyStreams, ErrorCodeDraining, ErrorCodeOverloaded, ErrorCodeUnknownOutcome, ErrorCodeProjectionBehind, ErrorCodeProjectionHalted, ErrorCodePositionBeyondHead, ErrorCodeVersionBeyondHead, ErrorCodeTimeInFuture, ErrorCodeHistoryTooLong, ErrorCodeLogDiverged, ErrorCodeListTooLarge, ErrorCodeTimeout, ErrorCodeCancelled, ErrorCodeInternalServerError:
 		return true
 	}
 	return false
