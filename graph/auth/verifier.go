@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -59,9 +60,10 @@ func or[T comparable](v, def T) T {
 
 // Verifier accepts JSON Web Tokens. It is safe for concurrent use.
 type Verifier struct {
-	cfg    Config
-	keys   *keys
-	parser *jwt.Parser
+	cfg      Config
+	keys     *keys
+	parser   *jwt.Parser
+	accepted accepted
 }
 
 // NewVerifier returns a Verifier that has read the keys. Keys that cannot be read now are no error, since their issuer may
@@ -113,6 +115,10 @@ func (v *Verifier) Verify(ctx context.Context, token string) (identity.Identity,
 	if len(token) > v.cfg.MaxTokenBytes {
 		return identity.Identity{}, refused("it is too long")
 	}
+	keys, sum := v.keys.current.Load(), digest(sha256.Sum256([]byte(token)))
+	if who, ok := v.accepted.find(keys, sum, v.cfg.Now()); ok {
+		return who, nil
+	}
 	claims := jwt.MapClaims{}
 	_, err := v.parser.ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) {
 		if _, critical := t.Header["crit"]; critical {
@@ -124,7 +130,11 @@ func (v *Verifier) Verify(ctx context.Context, token string) (identity.Identity,
 	if err != nil {
 		return identity.Identity{}, explain(err)
 	}
-	return v.identityOf(claims)
+	who, err := v.identityOf(claims)
+	if err == nil {
+		v.accepted.add(keys, sum, who)
+	}
+	return who, err
 }
 
 // explain says what is wrong with a token without repeating anything of it.

@@ -115,6 +115,27 @@ func TestLeeway(t *testing.T) {
 	require.ErrorContains(t, err, "expired")
 }
 
+// Clients send the same token with each request, and a signature costs more than a small query. TestLeeway and
+// TestKeysAreReadAgainInTheBackground show that what is remembered ends with the token and with the keys.
+func TestASignatureIsVerifiedOnce(t *testing.T) {
+	p := ecPair(t, "e")
+	v, _ := verifier(t, auth.Config{KeysURL: publish(t, keySet(t, p.jwk(t, nil))).url})
+	token, other := p.sign(t, good(nil)), p.sign(t, good(map[string]any{"sub": "user-bea"}))
+	verify := func(token, subject string) {
+		who, err := v.Verify(t.Context(), token)
+		require.NoError(t, err)
+		require.Equal(t, subject, who.Subject)
+	}
+	verify(token, "user-ada")
+	verify(other, "user-bea")
+	require.Less(t, testing.AllocsPerRun(20, func() {
+		_, _ = v.Verify(t.Context(), token)
+		_, _ = v.Verify(t.Context(), other)
+	}), 5.0, "parsing alone takes more than fifty")
+	verify(token, "user-ada")
+	verify(other, "user-bea")
+}
+
 func TestRolesComeFromTheClaimThatIsNamed(t *testing.T) {
 	t.Parallel()
 	p := edPair(t, "d")
