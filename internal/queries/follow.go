@@ -143,9 +143,8 @@ func (f *follower) read(ctx context.Context) ([]eventstore.Event, error) {
 	if !t.turn(ctx) {
 		return nil, nil
 	}
-	limit := min(or(f.page, firstPage), t.cfg.Page)
 	page, err := t.store.ReadLog(ctx, eventstore.LogQuery{
-		After: f.position, Stream: f.filter.Stream, Types: f.filter.Types, Limit: limit,
+		After: f.position, Stream: f.filter.Stream, Types: f.filter.Types, Limit: f.limit(),
 	})
 	t.endTurn()
 	if ctx.Err() != nil {
@@ -159,17 +158,25 @@ func (f *follower) read(ctx context.Context) ([]eventstore.Event, error) {
 		return nil, fmt.Errorf("read the log after %d: %w", f.position, err)
 	}
 	f.position = max(f.position, page.ScannedTo)
-	bytes := 0
-	for i := range page.Events {
-		bytes += size(&page.Events[i])
+	f.adapt(page.Events)
+	return page.Events, nil
+}
+
+// limit is how many events the next page may have.
+func (f *follower) limit() int { return min(or(f.page, firstPage), f.tail.cfg.Page) }
+
+// adapt lets the next page be longer when more events follow, and shorter when this one was too large.
+func (f *follower) adapt(page []eventstore.Event) {
+	bytes, most := 0, f.tail.cfg.PageBytes
+	for i := range page {
+		bytes += size(&page[i])
 	}
-	switch {
-	case bytes > t.cfg.PageBytes: // as many as would have been enough
-		f.page = max(1, limit*t.cfg.PageBytes/bytes)
-	case len(page.Events) == limit && 2*bytes <= t.cfg.PageBytes:
+	switch limit := f.limit(); {
+	case bytes > most:
+		f.page = max(1, len(page)*most/bytes)
+	case len(page) == limit && 2*bytes <= most:
 		f.page = 2 * limit
 	}
-	return page.Events, nil
 }
 
 // wait returns when the tail has come to an event that the filter takes, or when the context has ended. It moves the
