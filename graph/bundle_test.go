@@ -38,6 +38,7 @@ type bundle struct {
 	t       *testing.T
 	pool    *pgxpool.Pool
 	store   *eventstore.Store
+	tail    *queries.Tail
 	handler *graph.Handler
 	url     string
 	asked   *statements
@@ -125,7 +126,7 @@ func setup(t *testing.T, cfg graph.Config) *bundle {
 		stop()
 		must(t, store.Close(end))
 	})
-	return &bundle{t: t, pool: pool, store: store, handler: handler, url: server.URL, asked: asked, log: log, stop: stop}
+	return &bundle{t: t, pool: pool, store: store, tail: tail, handler: handler, url: server.URL, asked: asked, log: log, stop: stop}
 }
 
 func must(t *testing.T, err error) {

@@ -125,7 +125,8 @@ func (l *liveList[R, F]) snapshot(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 		if !part.HasNext {
-			message.Kind, message.Position = model.ListSnapshotEnd, &l.position
+			at := l.position // a copy: the message is encoded while the list goes on
+			message.Kind, message.Position = model.ListSnapshotEnd, &at
 		}
 		if !l.send(message) || !part.HasNext {
 			return ctx.Err() == nil, nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -18,17 +19,31 @@ import (
 // statements records what GraphQL operations ask of Postgres themselves: the relay, the consumers and the appender ask
 // on their own behalf, and are left out.
 type statements struct {
-	mu  sync.Mutex
-	sql []string
+	mu    sync.Mutex
+	sql   []string
+	apart []string // outside of any operation
 }
 
 func (s *statements) record(ctx context.Context, sql string) {
-	if !graphql.HasOperationContext(ctx) {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sql = append(s.sql, sql)
+	if graphql.HasOperationContext(ctx) {
+		s.sql = append(s.sql, sql)
+	} else {
+		s.apart = append(s.apart, sql)
+	}
+}
+
+// count is how many statements with this text were asked outside of any operation.
+func (s *statements) count(text string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sql := range s.apart {
+		if strings.Contains(sql, text) {
+			n++
+		}
+	}
+	return n
 }
 
 // take returns what was asked since it was called last.

@@ -55,7 +55,10 @@ func later(a, b *int64) *int64 {
 // this.
 func (r *root) viewPosition(ctx context.Context, view string) (at int64, err error) {
 	err = r.sharing.Do(ctx, func(ctx context.Context) error {
-		at, err = r.Feed.At(ctx, view)
+		views, err := r.Progress.Freshness(ctx, view)
+		if err == nil {
+			at = views[0].At.Position
+		}
 		return err
 	})
 	return at, err

@@ -54,19 +54,6 @@ func (f *Feed) Changes(ctx context.Context, projection string, after int64) (ite
 	}, nil
 }
 
-// At returns a position of the log that the serving table of a view includes: what is read from the view afterwards
-// includes at least this. An unknown name is an *UnknownProjectionError.
-func (f *Feed) At(ctx context.Context, projection string) (int64, error) {
-	found, err := f.progress.lookUp([]string{projection})
-	if err != nil {
-		return 0, err
-	}
-	if len(found) == 0 {
-		return 0, &UnknownProjectionError{Projection: projection}
-	}
-	return found[0].Position, nil
-}
-
 // gather returns the events that follow, at least one, and those that are there behind them. None without an error means
 // that the context ended.
 func (f *follower) gather(ctx context.Context) ([]eventstore.Event, error) {
