@@ -146,6 +146,23 @@ func TestReader(t *testing.T) {
 	since, err := reader.Since(t.Context(), bob, 5, 1)
 	require.NoError(t, err)
 	require.Equal(t, []int64{7}, positions(since))
+
+	all, err := reader.Since(t.Context(), activityview.Filter{}, 0, 0)
+	require.NoError(t, err)
+	for _, f := range []activityview.Filter{
+		bob, {Stream: ptr("cart-1")}, {Types: []string{"cart.opened", "cart.checked_out"}}, {VisibleTo: ptr("bob")}, {VisibleTo: ptr("")},
+		{VisibleTo: ptr("user-1"), Types: []string{"cart.opened"}},
+	} {
+		want, err := reader.Since(t.Context(), f, 0, 0)
+		require.NoError(t, err)
+		var got []activityview.Activity
+		for _, a := range all {
+			if f.Passes(a) {
+				got = append(got, a)
+			}
+		}
+		require.Equal(t, positions(want), positions(got), "what passes in memory")
+	}
 }
 
 func positions(rows []activityview.Activity) []int64 {

@@ -197,6 +197,9 @@ func TestListFiltersAndOrders(t *testing.T) {
 		{cartview.Filter{Status: []cartview.Status{cartview.Open, cartview.Abandoned}}, 24},
 		{cartview.Filter{OwnerID: ptr("owner-2"), Status: []cartview.Status{cartview.Abandoned}}, 4},
 		{cartview.Filter{OwnerID: ptr("\x00")}, 0},
+		{cartview.Filter{VisibleTo: ptr("owner-1")}, 8},
+		{cartview.Filter{VisibleTo: ptr("owner-1"), OwnerID: ptr("owner-2")}, 0},
+		{cartview.Filter{VisibleTo: ptr("")}, 0},
 	} {
 		n, err := reader.Count(t.Context(), f.filter)
 		require.NoError(t, err)
@@ -207,6 +210,8 @@ func TestListFiltersAndOrders(t *testing.T) {
 		for i := range descending {
 			require.Equal(t, ascending[len(ascending)-1-i], descending[i])
 		}
+		require.Equal(t, descending, parts(t, reader, f.filter, f.filter))
+		require.Equal(t, descending, parts(t, reader, cartview.Filter{}, f.filter), "what passes in memory")
 	}
 	var argument *queries.ArgumentError
 	_, err = reader.List(t.Context(), cartview.Filter{}, "BY_LUCK", queries.PageArgs{})
@@ -225,5 +230,23 @@ func walk(t *testing.T, reader *cartview.Reader, f cartview.Filter, by cartview.
 			return ids
 		}
 		args.After = &page.Cursors[len(page.Cursors)-1]
+	}
+}
+
+// parts are those of the parts of a list which pass a filter in memory.
+func parts(t *testing.T, reader *cartview.Reader, f, passing cartview.Filter) (ids []string) {
+	var after *string
+	for {
+		part, err := reader.Part(t.Context(), f, 5, after)
+		require.NoError(t, err)
+		for _, c := range part.Rows {
+			if passing.Passes(c) {
+				ids = append(ids, c.ID)
+			}
+		}
+		if !part.HasNext {
+			return ids
+		}
+		after = &part.Cursors[len(part.Cursors)-1]
 	}
 }

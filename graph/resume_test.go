@@ -1,0 +1,153 @@
+package graph_test
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/headrace/headrace/graph"
+	"github.com/headrace/headrace/internal/eventstore"
+)
+
+const (
+	followEvents   = `subscription($a: Position, $t: Token) { events(after: $a, afterToken: $t) { position } }`
+	followActivity = `subscription($a: Position, $t: Token, $u: ID) { activityLogged(after: $a, afterToken: $t, userId: $u) { position userId } }`
+)
+
+// Events and activities go on after a position or a token, the later of both, and then live.
+func TestSubscriptionsGoOnAfter(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{})
+	receipt := b.post(openCart, nil).at(t, "openCart", "receipt").(map[string]any) // 1
+	b.post(openCart, nil)                                                         // 2
+	b.post(`mutation { openCart(input: {ownerId: "eve", currency: "EUR"}) { receipt { version } } }`, nil)
+	b.settle()
+	s := b.connect()
+	token, last := receipt["token"], 3
+	for field, document := range map[string]string{"events": followEvents, "activityLogged": followActivity} {
+		for _, c := range []struct {
+			variables in
+			after     int
+		}{
+			{in{"a": "0"}, 0}, {in{"a": "2"}, 2}, {in{"t": token}, 1}, {in{"a": "2", "t": token}, 2}, {in{"a": "0", "t": token}, 1},
+		} {
+			s := b.connect()
+			s.subscribe("1", document, c.variables)
+			for position := c.after + 1; position <= last; position++ {
+				equal(t, field, s.object("1", field)["position"], any(strconv.Itoa(position)))
+			}
+			b.openCart()
+			last++
+			equal(t, field+", live", s.object("1", field)["position"], any(strconv.Itoa(last)))
+		}
+	}
+	s.subscribe("eve", followActivity, in{"a": "0", "u": "eve"})
+	equal(t, "eve's", s.object("eve", "activityLogged")["position"], any("3"))
+	b.openCart()
+	b.post(`mutation { openCart(input: {ownerId: "eve", currency: "EUR"}) { receipt { version } } }`, nil)
+	equal(t, "eve's, live", s.object("eve", "activityLogged")["position"], any(strconv.Itoa(last+2)))
+}
+
+func TestSubscriptionsAfterWhatCannotBe(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{})
+	b.openCart()
+	head, err := b.store.Head(t.Context())
+	must(t, err)
+	foreign, restored, ahead, other := head, head, head, head
+	foreign.LogID, restored.Epoch, ahead.Position, other.EventID = uuid.New(), head.Epoch+1, 99, uuid.New()
+	for _, document := range []string{followEvents, followActivity} {
+		s := b.connect()
+		for _, token := range []eventstore.Token{foreign, restored, other} {
+			s.subscribe("1", document, in{"t": token.String()})
+			s.fails("1", "LOG_DIVERGED")
+		}
+		s.subscribe("1", document, in{"t": ahead.String()})
+		s.fails("1", "POSITION_BEYOND_HEAD")
+		s.subscribe("1", document, in{"a": "2", "t": head.String()})
+		s.fails("1", "POSITION_BEYOND_HEAD")
+	}
+}
+
+// Of the many who follow a cart each is told of every change, and the cart is read a few times and not once for each.
+func TestFollowersShareReadings(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{MaxSocketStreams: 150})
+	const followers, changes = 300, 5
+	cart := b.openCart()
+	b.settle()
+	var sockets []*socket
+	for range followers / 150 {
+		s := b.connect()
+		sockets = append(sockets, s)
+		for i := range 150 {
+			s.subscribe(strconv.Itoa(i), `subscription($id: ID!) { cartChanged(id: $id) { version } }`, in{"id": cart})
+		}
+		for range 150 {
+			s.receive("next")
+		}
+	}
+	before := b.asked.count("from cart where id = $1")
+	for range changes {
+		b.post(addItem, in{"cart": cart, "price": 1})
+	}
+	for _, s := range sockets {
+		for done := 0; done < 150; {
+			payload := s.receive("next")["payload"].(map[string]any)
+			if payload["data"].(map[string]any)["cartChanged"].(map[string]any)["version"] == 1.0+changes {
+				done++
+			}
+		}
+	}
+	if n := b.asked.count("from cart where id = $1") - before; n > 10*changes {
+		t.Fatalf("%d followers of %d changes read the cart %d times", followers, changes, n)
+	}
+}
+
+// Whoever goes away leaves nothing behind; whoever is drained comes again elsewhere.
+func TestSubscribersLeaveNothingBehind(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{})
+	cart := b.openCart()
+	b.settle()
+	documents := []string{
+		`subscription { events { position } }`, `subscription { events(after: "0", stream: "` + cart + `") { position } }`,
+		`subscription { activityLogged(after: "0") { position } }`, `subscription { cartsChanged { kind } }`,
+		`subscription { ordersChanged { kind } }`, `subscription { cartChanged(id: "` + cart + `") { id } }`,
+	}
+	open := func() *socket {
+		s := b.connect()
+		for i, document := range documents {
+			s.subscribe(strconv.Itoa(i), document, nil)
+		}
+		for range documents[1:] { // all but the first tell something at once
+			s.receive("next")
+		}
+		return s
+	}
+	gone := func() {
+		t.Helper()
+		for deadline := time.Now().Add(patience); b.tail.Subscribers() > 0; {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d subscribers are left", b.tail.Subscribers())
+			}
+			b.openCart()
+		}
+	}
+	for range 3 {
+		s := open()
+		if b.tail.Subscribers() == 0 {
+			t.Fatal("nobody subscribes")
+		}
+		_ = s.conn.CloseNow()
+		gone()
+	}
+	drained := open()
+	closed := make(chan int, 1)
+	go func() { closed <- int(drained.closed()) }()
+	must(t, b.handler.Drain(drained.ctx))
+	equal(t, "close code", <-closed, 1012)
+	gone()
+}
