@@ -21,7 +21,7 @@ func TestSubscriptionsGoOnAfter(t *testing.T) {
 	t.Parallel()
 	b := setup(t, graph.Config{})
 	receipt := b.post(openCart, nil).at(t, "openCart", "receipt").(map[string]any) // 1
-	b.post(openCart, nil)                                                         // 2
+	b.post(openCart, nil)                                                          // 2
 	b.post(`mutation { openCart(input: {ownerId: "eve", currency: "EUR"}) { receipt { version } } }`, nil)
 	b.settle()
 	s := b.connect()

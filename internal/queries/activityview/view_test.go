@@ -150,7 +150,11 @@ func TestReader(t *testing.T) {
 	all, err := reader.Since(t.Context(), activityview.Filter{}, 0, 0)
 	require.NoError(t, err)
 	for _, f := range []activityview.Filter{
-		bob, {Stream: ptr("cart-1")}, {Types: []string{"cart.opened", "cart.checked_out"}}, {VisibleTo: ptr("bob")}, {VisibleTo: ptr("")},
+		bob,
+		{Stream: ptr("cart-1")},
+		{Types: []string{"cart.opened", "cart.checked_out"}},
+		{VisibleTo: ptr("bob")},
+		{VisibleTo: ptr("")},
 		{VisibleTo: ptr("user-1"), Types: []string{"cart.opened"}},
 	} {
 		want, err := reader.Since(t.Context(), f, 0, 0)
