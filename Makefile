@@ -8,7 +8,7 @@ GQLGEN := go -C tools run ./gqlgen
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: build postgres ## Run in development mode on :8080, with a private Postgres unless DATABASE_URL is set
@@ -29,6 +29,10 @@ test: ## Run all tests with the race detector against a Postgres of their own; A
 .PHONY: clients
 clients: ## Try the server with real clients and a browser; needs Node 20; ARGS="apollo.test.mjs" for some
 	go run ./internal/pgtest/nodetest $(ARGS)
+
+.PHONY: release-schema
+release-schema: ## Make the schema as it is the one that `make clients` compares with
+	sh tools/release-schema.sh
 
 .PHONY: bench
 bench: ## Measure, side by side with pgbench; ARGS="-h" lists the options
