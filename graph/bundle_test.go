@@ -46,7 +46,18 @@ type bundle struct {
 	stop    func() // stops what keeps the read models up to date
 }
 
+// parts are what few tests have otherwise than the program.
+type parts struct {
+	store eventstore.Config
+	users func(*commands.Decider[user.Command, user.Event, user.State]) // changes the decider
+}
+
 func setup(t *testing.T, cfg graph.Config) *bundle {
+	t.Helper()
+	return setupWith(t, cfg, parts{})
+}
+
+func setupWith(t *testing.T, cfg graph.Config, with parts) *bundle {
 	t.Helper()
 	ctx := t.Context()
 	asked, log := &statements{}, &logged{}
@@ -57,7 +68,7 @@ func setup(t *testing.T, cfg graph.Config) *bundle {
 	}
 	registry, err := eventstore.NewRegistry(slices.Concat(cart.Events(), order.Events(), user.Events())...)
 	must(t, err)
-	store, err := eventstore.Open(ctx, pool, registry, eventstore.Config{})
+	store, err := eventstore.Open(ctx, pool, registry, with.store)
 	must(t, err)
 	var views []queries.Projection
 	for _, make := range []func(*eventstore.Registry) (queries.Projection, error){
@@ -71,6 +82,10 @@ func setup(t *testing.T, cfg graph.Config) *bundle {
 	tail := queries.NewTail(store, queries.TailConfig{})
 	feed := queries.NewFeed(store, tail, progress, views...)
 	broker := outbox.NewLocal(outbox.LocalConfig{})
+	users := user.Decider()
+	if with.users != nil {
+		with.users(&users)
+	}
 	orders := commands.NewHandler(store, order.Decider(order.Config{}), commands.Config{})
 
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -109,7 +124,7 @@ func setup(t *testing.T, cfg graph.Config) *bundle {
 		Store: store, Progress: progress, Feed: feed, Tail: tail,
 		CartCommands:  commands.NewHandler(store, cart.Decider(), commands.Config{}),
 		OrderCommands: orders,
-		UserCommands:  commands.NewHandler(store, user.Decider(), commands.Config{}),
+		UserCommands:  commands.NewHandler(store, users, commands.Config{}),
 		Carts:         cartview.NewReader(pool, queries.PageConfig{}),
 		Orders:        orderview.NewReader(pool, queries.PageConfig{}),
 		Users:         userview.NewReader(pool, queries.PageConfig{}),

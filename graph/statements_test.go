@@ -96,9 +96,17 @@ func page(field, node, totals string) string {
 		field, totals, node)
 }
 
+const wholeEntry = `version position type schemaVersion recordedAt actor commandId correlationId causationId data state { id ... on Cart { version } }`
+
 // listCases are all lists that are read from the database, by their place in the schema. One that is missing here fails
-// TestEveryListIsCounted.
-func listCases() map[string][]listCase {
+// TestEveryListIsCounted. The cart is one that has a hundred events.
+func listCases(cart string) map[string][]listCase {
+	history := func(entry string) listCase {
+		return listCase{
+			fmt.Sprintf("query($n: Int) { history(id: %q, first: $n) { nodes { %s } edges { cursor node { version } } pageInfo { hasNextPage endCursor } totalCount } }", cart, entry),
+			[]any{"history", "nodes"}, 3, // the object, its version, and the events
+		}
+	}
 	return map[string][]listCase{
 		"Query.carts": {
 			{page("carts", wholeCart, "totalCount"), []any{"carts", "nodes"}, 2},
@@ -109,15 +117,22 @@ func listCases() map[string][]listCase {
 		"Query.activity": {{page("activity", "id position userId stream type summary actor recordedAt", "totalCount"), []any{"activity", "nodes"}, 2}},
 		"Query.events":   {{page("events", wholeEvent, "head"), []any{"events", "nodes"}, 2}}, // the head, and the page
 		"Query.nodes":    nil,                                                                 // TestNodesAskOncePerType
+		"Query.history":  {history("version data"), history(wholeEntry)},
+
+		"CartsChange.carts":   nil, // TestLiveListsAskOncePerPart
+		"OrdersChange.orders": nil,
 	}
 }
 
-// inRow are the lists that come with the row of the object that has them.
-var inRow = []string{"Cart.items", "Order.items"}
+// inMemory are the lists that come with the object that has them.
+var inMemory = []string{
+	"Cart.items", "Order.items", "CartsChange.removed", "CartsChange.unchanged", "OrdersChange.removed", "OrdersChange.unchanged",
+	"DryRun.events", "DryRun.claims", "DryRun.releases", "DryRun.messages",
+}
 
 func TestEveryListIsCounted(t *testing.T) {
 	t.Parallel()
-	schema, cases := readSchema(t), listCases()
+	schema, cases := readSchema(t), listCases("")
 	for name, typ := range schema.Types {
 		if typ.BuiltIn || typ.Kind != ast.Object || strings.HasPrefix(name, "__") || strings.HasSuffix(name, "Connection") {
 			continue // the edges and nodes of a connection are the connection's own
@@ -126,7 +141,7 @@ func TestEveryListIsCounted(t *testing.T) {
 			isList := field.Type.Elem != nil || strings.HasSuffix(field.Type.Name(), "Connection")
 			place := name + "." + field.Name
 			_, counted := cases[place]
-			if isList && !counted && !slices.Contains(inRow, place) && field.Name != "userErrors" && !strings.HasPrefix(field.Name, "__") {
+			if isList && !counted && !slices.Contains(inMemory, place) && field.Name != "userErrors" && !strings.HasPrefix(field.Name, "__") {
 				t.Errorf("%s is a list, and nobody counts the statements that it takes", place)
 			}
 		}
@@ -138,7 +153,12 @@ func TestListsAskAsOftenForOneRowAsForAHundred(t *testing.T) {
 	b := setup(t, graph.Config{})
 	const rows = 100
 	b.fill(rows)
-	for place, cases := range listCases() {
+	cart := b.openCart()
+	b.each(rows-1, func(int) string {
+		return fmt.Sprintf(`addItem(input: {cartId: %q, sku: "tea", name: "Tea", quantity: 1, unitPrice: {amount: 100, currency: "EUR"}}) { userErrors { code } }`, cart)
+	})
+	b.settle()
+	for place, cases := range listCases(cart) {
 		for _, c := range cases {
 			for _, n := range []int{1, rows} {
 				b.asked.take()
@@ -222,4 +242,35 @@ func TestPayloadsReadTheirObjectOnce(t *testing.T) {
 	equal(t, "without the object", reads(fmt.Sprintf(open, "", "")), 0)
 	equal(t, "with the object", reads(fmt.Sprintf(open, `cart(within: "30s") { id items { sku } }`, "")), 1)
 	equal(t, "with both", reads(fmt.Sprintf(open, `cart(within: "30s") { id }`, `cart(within: "30s") { id total { amount } }`)), 2)
+}
+
+func TestLiveListsAskOncePerPart(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{})
+	const rows = 60
+	_, _, users := b.fill(rows)
+	snapshot := func(field, rest string, filter in) (objects, asked int) {
+		t.Helper()
+		b.asked.take()
+		s := b.connect()
+		s.subscribe("1", fmt.Sprintf("subscription($f: %s) { %s(filter: $f, first: 100) { kind it: %s } }", filter["type"], field, rest), in{"f": filter["filter"]})
+		for {
+			message := s.object("1", field)
+			objects += len(message["it"].([]any))
+			if message["kind"] == "SNAPSHOT_END" {
+				return objects, len(b.asked.take())
+			}
+		}
+	}
+	for _, c := range []struct{ field, filter, rest string }{
+		{"cartsChanged", "CartFilter", "carts { " + wholeCart + " }"}, {"ordersChanged", "OrderFilter", "orders { " + wholeOrder + " }"},
+	} {
+		one, few := snapshot(c.field, c.rest, in{"type": c.filter, "filter": in{"ownerId": users[0]}})
+		all, many := snapshot(c.field, c.rest, in{"type": c.filter, "filter": nil})
+		equal(t, c.field+": objects of one", one, 1)
+		equal(t, c.field+": objects", all, rows)
+		if many != few {
+			t.Errorf("%s takes %d statements for one object and %d for %d", c.field, few, many, rows)
+		}
+	}
 }
