@@ -1353,7 +1353,7 @@ type HistoryConnection {
   "Where the page lies."
   pageInfo: PageInfo!
   "How many events the object has: its version."
-  totalCount: Int!
+  totalCount: Int! @cost(weight: 1)
 }
 
 "An event in a page of an object's history."
@@ -1387,7 +1387,7 @@ type HistoryEntry {
   "What is known about it, as it was stored."
   data: JSON!
   "The object after the event, as its read model then had it. Worked out only when selected."
-  state: Node
+  state: Node @cost(weight: 5)
 }
 
 """
