@@ -104,7 +104,8 @@ func listCases(cart string) map[string][]listCase {
 	history := func(entry string) listCase {
 		return listCase{
 			fmt.Sprintf("query($n: Int) { history(id: %q, first: $n) { nodes { %s } edges { cursor node { version } } pageInfo { hasNextPage endCursor } totalCount } }", cart, entry),
-			[]any{"history", "nodes"}, 3, // the object, its version, and the events
+			[]any{"history", "nodes"},
+			3, // the object, its version, and the events
 		}
 	}
 	return map[string][]listCase{
