@@ -29,6 +29,7 @@ type Config struct {
 	LogRequests       bool          `name:"log-requests" env:"LOG_REQUESTS" help:"Log a line for each GraphQL operation at info: its name, duration, codes of errors, actor. Else they are at debug."`
 	PublishSchema     bool          `name:"publish-schema" env:"PUBLISH_SCHEMA" help:"Serve the GraphQL schema on /schema.graphql in production too."`
 
+	Auth     `embed:"" group:"Who is let in:"`
 	Switches `embed:"" group:"Switches:"`
 	Limits   `embed:"" group:"Limits on requests:"`
 }
@@ -67,7 +68,7 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("ALLOWED_ORIGINS (--allowed-origins) holds %q: give origins such as https://shop.example.org", origin)
 		}
 	}
-	return errors.Join(c.Limits.Validate(), c.Database.Validate())
+	return errors.Join(c.Auth.Validate(), c.Limits.Validate(), c.Database.Validate())
 }
 
 // Validate is called by kong when all flags and variables are read. What DATABASE_URL holds is never printed: it may
@@ -107,18 +108,18 @@ func (d *Database) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(os.Stderr, options))
 }
 
-// outside is what the GraphQL handler is told.
-func (c *Config) outside(log *slog.Logger) graph.Config {
+// outside is what the GraphQL handler is told. The verifier, which has to run, is nil when nobody is authenticated.
+func (c *Config) outside(ctx context.Context, log *slog.Logger) (graph.Config, *auth.Verifier, error) {
 	config := graph.Config{
 		Development:   c.development(),
 		PublishSchema: c.PublishSchema,
 		LogRequests:   c.LogRequests,
-		Login:         auth.Off,
 		Origins:       c.Origins,
 		Logger:        log,
 	}
 	c.apply(&config)
-	return config
+	verifier, err := c.guard(ctx, &config, log)
+	return config, verifier, err
 }
 
 // connection is an open pool, and the private Postgres under it in development.

@@ -32,11 +32,14 @@ func TestLimitsAndSwitchesReachTheHandler(t *testing.T) {
 	t.Parallel()
 	config, err := parse(t, "--max-depth=7", "--max-cost=8", "--max-aliases=9", "--request-timeout=3s", "--max-page=11", "--max-tokens=12",
 		"--max-socket-streams=13", "--max-subject-subscriptions=14", "--graphiql=on", "--introspection=true", "--suggestions=off",
-		"--trusted-documents=f.json", "--trusted-documents-only")
+		"--trusted-documents=f.json", "--trusted-documents-only", "--auth=off")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := config.outside(slog.Default())
+	got, _, err := config.outside(t.Context(), slog.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
 	if got.MaxDepth != 7 || got.MaxCost != 8 || got.MaxAliases != 9 || got.RequestTimeout != 3*time.Second || got.MaxPage != 11 ||
 		got.MaxTokens != 12 || got.MaxSocketStreams != 13 || got.MaxSubjectSubscriptions != 14 || config.page().Max != 11 {
 		t.Errorf("got %+v", got)

@@ -46,7 +46,7 @@ type program struct {
 func startProgram(t *testing.T, database string, environment ...string) *program {
 	t.Helper()
 	cmd := exec.CommandContext(context.Background(), os.Args[0], "serve")
-	cmd.Env = append(os.Environ(), asProgram+"=1", "DATABASE_URL="+database, "LISTEN_ADDR=127.0.0.1:0", "HEADRACE_ENV=production")
+	cmd.Env = append(os.Environ(), asProgram+"=1", "DATABASE_URL="+database, "LISTEN_ADDR=127.0.0.1:0", "HEADRACE_ENV=production", "AUTH=off")
 	cmd.Env = append(cmd.Env, environment...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -159,7 +159,7 @@ func TestServeRefusesADatabaseThatIsNotMigrated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	code, _, stderr := command(t, "serve", "--database-url", url)
+	code, _, stderr := command(t, "serve", "--auth", "off", "--database-url", url)
 	if code != exitNotMigrated || !strings.Contains(stderr, "migrate up") {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}
@@ -223,6 +223,14 @@ func TestConfigurationErrorsNameTheVariableAndTheFix(t *testing.T) {
 		{[]string{"serve", "--database-max-connections", "2"}, []string{"DATABASE_MAX_CONNECTIONS", "8"}},
 		{[]string{"serve", "--allowed-origins", "shop"}, []string{"ALLOWED_ORIGINS", "https://"}},
 		{[]string{"serve", "--database-url", "postgres://u:se%cret@h:bad/d"}, []string{"DATABASE_URL", "percent-encoded"}},
+		{[]string{"serve", "--auth", "basic"}, []string{"AUTH", "jwt", "off"}},
+		{[]string{"serve"}, []string{"JWKS_URL", "JWKS_FILE", "JWT_ISSUER", "JWT_AUDIENCE", "AUTH=off"}},
+		{[]string{"serve", "--jwks-url", "https://id.example.org/keys", "--jwt-issuer", "x"}, []string{"JWT_AUDIENCE", "AUTH=off"}},
+		{[]string{"serve", "--jwks-url", "id.example.org"}, []string{"JWKS_URL", "https://"}},
+		{[]string{"serve", "--jwks-url", "https://id.example.org/keys", "--jwks-file", "keys.json"}, []string{"JWKS_URL", "JWKS_FILE", "one of them"}},
+		{[]string{"serve", "--jwt-leeway", "1h"}, []string{"JWT_LEEWAY", "30s"}},
+		{[]string{"serve", "--rate-limit-address", "lots"}, []string{"rate-limit-address", "50:100"}},
+		{[]string{"serve", "--trusted-proxies", "home"}, []string{"trusted-proxies"}},
 		{[]string{"frobnicate"}, []string{"frobnicate"}},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
@@ -281,7 +289,7 @@ func TestATakenPortIsSaid(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, Config{})
 	address := strings.TrimPrefix(s.url, "http://")
-	code, _, stderr := command(t, "serve", "--database-url", pgtest.URL(t), "--listen", address)
+	code, _, stderr := command(t, "serve", "--auth", "off", "--database-url", pgtest.URL(t), "--listen", address)
 	if code != exitAddressTaken || !strings.Contains(stderr, fmt.Sprintf("another program listens on %s", address)) {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}

@@ -25,6 +25,9 @@ func (s *serveCommand) Run(ctx context.Context) (err error) {
 	if s.Environment == "" {
 		s.Environment = production
 	}
+	if err := s.ready(authJWT); err != nil {
+		return err
+	}
 	log := s.logger()
 	c, err := s.connect(ctx, log)
 	if err != nil {
@@ -54,6 +57,9 @@ func (d *devCommand) Run(ctx context.Context) (err error) {
 		return &exitError{exitUsage, errors.New("HEADRACE_ENV (--env) is production, and dev is not for production: run `api serve`, or unset it")}
 	}
 	d.Environment = development
+	if err := d.ready(authOff); err != nil {
+		return err
+	}
 	log := d.logger()
 	// Taken first: a port that another program has should be said before Postgres is started.
 	listener, err := listen(ctx, d.Listen, defaultPort, 20)

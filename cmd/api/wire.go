@@ -74,6 +74,10 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	tail := queries.NewTail(store, queries.TailConfig{Logger: log})
 	feed := queries.NewFeed(store, tail, progress, projections...)
 
+	outer, verifier, err := config.outside(ctx, log)
+	if err != nil {
+		return nil, errors.Join(err, store.Close(ctx))
+	}
 	reads, err := openReads(ctx, pool, connectionsForReads(config.MaxConnections), config.StatementTimeout)
 	if err != nil {
 		return nil, errors.Join(err, store.Close(ctx))
@@ -86,7 +90,7 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 		Orders:     orderview.NewReader(reads, page),
 		Users:      userview.NewReader(reads, page),
 		Activities: activityview.NewReader(reads, page),
-	}, config.outside(log))
+	}, outer)
 	if err != nil {
 		reads.Close()
 		return nil, errors.Join(err, store.Close(ctx))
@@ -97,6 +101,9 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 		brokers: []*outbox.Local{logBroker, messages},
 	}
 	a.work("relay", outbox.NewRelay(store, logBroker, outbox.RelayConfig{Logger: log}).Run)
+	if verifier != nil {
+		a.work("keys", verifier.Run)
+	}
 	a.work("tail", tail.Run)
 	a.work("feed", feed.Run)
 	consume := consumers{app: a, broker: logBroker, progress: progress, config: outbox.ConsumerConfig{
