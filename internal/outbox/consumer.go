@@ -273,7 +273,9 @@ func (c *Consumer) receive(ctx context.Context, into *inbox) {
 		}
 		retry.reset()
 		for msg := range messages {
-			if head, err := messageHead(msg); err != nil {
+			if len(msg.Payload) == 0 {
+				into.miss() // the run was too large for the broker
+			} else if head, err := messageHead(msg); err != nil {
 				into.miss()
 				c.cfg.Logger.Warn("a message on the log's topic is no run", "topic", c.cfg.Topic, "error", err)
 			} else {

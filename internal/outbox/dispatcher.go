@@ -23,6 +23,7 @@ const (
 	MetaKey       = "key"
 	MetaAttempt   = "attempt"    // 1 at the first delivery
 	MetaCreatedAt = "created_at" // when it was committed, RFC 3339
+	MetaReturned  = "returned"   // how often a receiver has sent it back; absent: never
 )
 
 // DispatcherConfig configures a Dispatcher. The zero value is ready for use.

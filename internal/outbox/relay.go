@@ -16,6 +16,10 @@ import (
 // LogTopic is where runs of the log travel unless a config names another topic.
 const LogTopic = "headrace.log"
 
+// ErrTooLarge is what a publisher's error wraps when the broker does not take messages of that size, however often they
+// are sent.
+var ErrTooLarge = errors.New("the message is larger than the broker takes")
+
 // RelayConfig configures a Relay. The zero value relays to a broker within the process.
 type RelayConfig struct {
 	// Topic is where runs are published. Default LogTopic.
@@ -61,7 +65,8 @@ func orDefault[T comparable](value, otherwise T) T {
 }
 
 // Relay publishes the log, run by run and in order, each event at least once while it runs. A leased relay goes on where
-// the last one stopped. It never skips: an error of the publisher is retried for ever.
+// the last one stopped. It never skips: an error of the publisher is retried for ever. In the place of a run that is too
+// large for the broker it publishes a message without a payload, at which consumers look into the log.
 type Relay struct {
 	store     *eventstore.Store
 	publisher message.Publisher
@@ -225,12 +230,20 @@ func (r *Relay) idle(ctx context.Context, at eventstore.Token, next <-chan struc
 // publish tries until it succeeds or ctx ends.
 func (r *Relay) publish(ctx context.Context, run Run) error {
 	retry := pace{least: 10 * time.Millisecond, most: r.cfg.RetryMax}
+	large := false
 	for {
 		msg := runMessage(run)
+		if large {
+			msg.Payload = nil
+		}
 		msg.SetContext(ctx)
 		err := r.publisher.Publish(r.cfg.Topic, msg)
 		if err == nil {
 			return nil
+		}
+		if errors.Is(err, ErrTooLarge) && !large {
+			large = true
+			continue
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()

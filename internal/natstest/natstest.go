@@ -1,0 +1,163 @@
+// Package natstest runs a NATS server with JetStream inside a test, stops it, empties it and cuts it off. It is for tests
+// only: nothing else may import it, so that no program carries the server.
+package natstest
+
+import (
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// Server is a server on a port and in a folder of its own, which it keeps when it is started again. It ends with the
+// test. Its methods must not be called at the same time.
+type Server struct {
+	URL string
+
+	t       testing.TB
+	dir     string
+	port    int
+	running *server.Server
+}
+
+// Start returns a server that is ready.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	s := &Server{t: t, dir: filepath.Join(t.TempDir(), "jetstream"), port: server.RANDOM_PORT}
+	s.Start()
+	t.Cleanup(s.Stop)
+	s.port = s.running.Addr().(*net.TCPAddr).Port
+	s.URL = s.running.ClientURL()
+	return s
+}
+
+// Start starts it again.
+func (s *Server) Start() {
+	s.t.Helper()
+	running, err := server.NewServer(&server.Options{
+		ServerName: "natstest", Host: "127.0.0.1", Port: s.port, NoLog: true, NoSigs: true,
+		JetStream: true, StoreDir: s.dir, JetStreamMaxStore: 64 << 30, JetStreamMaxMemory: 1 << 30,
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	running.Start()
+	if !running.ReadyForConnections(20 * time.Second) {
+		s.t.Fatal("the NATS server did not start")
+	}
+	s.running = running
+}
+
+// Stop stops it. What it acknowledged is kept.
+func (s *Server) Stop() {
+	s.running.Shutdown()
+	s.running.WaitForShutdown()
+}
+
+// Wipe stops it and deletes all that it holds.
+func (s *Server) Wipe() {
+	s.t.Helper()
+	s.Stop()
+	if err := os.RemoveAll(s.dir); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Proxy stands between a client and a server, and breaks the connection when it is told to.
+type Proxy struct {
+	URL string
+
+	listener net.Listener
+	target   string
+	running  sync.WaitGroup
+
+	mu    sync.Mutex
+	cut   bool
+	conns map[net.Conn]bool
+}
+
+// NewProxy returns a proxy for a server. It ends with the test.
+func NewProxy(t testing.TB, s *Server) *Proxy {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Proxy{
+		URL: "nats://" + listener.Addr().String(), listener: listener, conns: make(map[net.Conn]bool),
+		target: s.running.Addr().String(),
+	}
+	p.running.Go(p.accept)
+	t.Cleanup(func() {
+		_ = listener.Close()
+		p.Cut()
+		p.running.Wait()
+	})
+	return p
+}
+
+// Cut breaks all connections and lets no new one through.
+func (p *Proxy) Cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut = true
+	for conn := range p.conns {
+		_ = conn.Close()
+	}
+}
+
+// Mend lets connections through again.
+func (p *Proxy) Mend() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut = false
+}
+
+func (p *Proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		p.running.Go(func() { p.serve(client) })
+	}
+}
+
+func (p *Proxy) serve(client net.Conn) {
+	defer client.Close()
+	if !p.keep(client) {
+		return
+	}
+	defer p.drop(client)
+	backend, err := net.Dial("tcp", p.target)
+	if err != nil {
+		return
+	}
+	defer backend.Close()
+	p.running.Go(func() {
+		_, _ = io.Copy(backend, client)
+		_ = backend.Close()
+	})
+	_, _ = io.Copy(client, backend)
+}
+
+func (p *Proxy) keep(conn net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cut {
+		return false
+	}
+	p.conns[conn] = true
+	return true
+}
+
+func (p *Proxy) drop(conn net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.conns, conn)
+}

@@ -1,0 +1,109 @@
+package natsjs
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headrace/headrace/internal/outbox"
+)
+
+const (
+	// headerUUID holds a message's UUID, under the name that other Watermill adapters use.
+	headerUUID = "_watermill_message_uuid"
+	// headerRest holds, as a JSON object, the metadata that no header could carry as it is.
+	headerRest = "Headrace-Metadata"
+)
+
+// encode makes the message for the wire. Metadata becomes headers of the same names.
+func encode(topic string, msg *message.Message) (*nats.Msg, error) {
+	out := nats.NewMsg(topic)
+	out.Data = msg.Payload
+	rest := make(map[string]string)
+	for name, value := range msg.Metadata {
+		if plain(name, value) {
+			out.Header[name] = []string{value}
+		} else {
+			rest[name] = value
+		}
+	}
+	if len(rest) > 0 {
+		text, err := json.Marshal(rest)
+		if err != nil {
+			return nil, fmt.Errorf("encoding metadata: %w", err)
+		}
+		out.Header[headerRest] = []string{string(text)}
+	}
+	if msg.UUID != "" {
+		out.Header[headerUUID] = []string{msg.UUID}
+		if id := dedupeID(msg); plain(jetstream.MsgIDHeader+"-", id) {
+			out.Header[jetstream.MsgIDHeader] = []string{id}
+		}
+	}
+	return out, nil
+}
+
+// dedupeID is what the server knows a message by. One that a receiver has sent back is meant to come again.
+func dedupeID(msg *message.Message) string {
+	if returned := msg.Metadata.Get(outbox.MetaReturned); returned != "" {
+		return msg.UUID + "-" + returned
+	}
+	return msg.UUID
+}
+
+// plain tells whether a header carries name and value unchanged and without a meaning of its own.
+func plain(name, value string) bool {
+	if name == "" || name == headerRest || name == headerUUID || len(name) > 256 {
+		return false
+	}
+	if name != jetstream.MsgIDHeader+"-" && strings.HasPrefix(strings.ToLower(name), "nats-") {
+		return false
+	}
+	for i := range len(name) {
+		if c := name[i]; c <= ' ' || c >= 0x7f || c == ':' {
+			return false
+		}
+	}
+	for i := range len(value) {
+		if c := value[i]; c < ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return strings.TrimSpace(value) == value
+}
+
+// decode reads whatever may stand on a subject. A message without a UUID gets the one that its publisher deduped by, or
+// else its place in the stream, so that it is the same each time it is handed out.
+func decode(in jetstream.Msg, stream string, sequence uint64) *message.Message {
+	headers := in.Headers()
+	first := func(name string) string {
+		if values := headers[name]; len(values) > 0 {
+			return values[0]
+		}
+		return ""
+	}
+	id := first(headerUUID)
+	if id == "" {
+		id = first(jetstream.MsgIDHeader)
+	}
+	if id == "" {
+		id = fmt.Sprintf("%s:%d", stream, sequence)
+	}
+	msg := message.NewMessage(id, in.Data())
+	for name := range headers {
+		if name != headerUUID && name != headerRest && !strings.HasPrefix(strings.ToLower(name), "nats-") {
+			msg.Metadata[name] = first(name)
+		}
+	}
+	var rest map[string]string
+	if json.Unmarshal([]byte(first(headerRest)), &rest) == nil {
+		for name, value := range rest {
+			msg.Metadata[name] = value
+		}
+	}
+	return msg
+}
