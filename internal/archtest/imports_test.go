@@ -44,7 +44,7 @@ var rules = []struct{ who, may []string }{
 	{who: []string{"internal/queries/*"}, may: []string{
 		"internal/queries", "internal/commands/*", "internal/eventstore", "internal/identity",
 	}},
-	{who: []string{"internal/pgdev", "internal/archtest"}},
+	{who: []string{"internal/pgdev", "internal/archtest", "internal/natstest"}},
 	{who: []string{"internal/pgtest"}, may: []string{"internal/pgdev", "migrations"}},
 	{who: []string{"internal/pgtest/gotest", "internal/pgtest/nodetest"}, may: []string{"internal/pgdev", "internal/pgtest"}},
 	{who: []string{"migrations"}},
@@ -60,6 +60,11 @@ var foreign = []struct {
 		"internal/eventstore", "internal/outbox", "internal/outbox/*", "internal/queries", "internal/queries/*",
 		"internal/pgdev", "internal/pgtest", "migrations", "cmd/*",
 	}},
+	{module: "github.com/nats-io/nats.go", only: []string{"internal/outbox/natsjs"}},
+	{module: "github.com/nats-io/nats-server", only: []string{"internal/natstest"}},
+	{module: "github.com/headrace/headrace/internal/natstest"}, // for tests alone, so that no program carries a server
+	{module: "github.com/ThreeDotsLabs/watermill-kafka", only: []string{"internal/outbox/kafka"}},
+	{module: "github.com/IBM/sarama", only: []string{"internal/outbox/kafka"}},
 	{module: "github.com/99designs/gqlgen", only: []string{"graph", "graph/*"}},
 	{module: "github.com/golang-jwt/jwt", only: []string{"graph/auth"}},
 	{module: "github.com/pressly/goose", only: []string{"migrations"}},

@@ -3,6 +3,7 @@
 package natstest
 
 import (
+	"context"
 	"io"
 	"net"
 	"os"
@@ -134,7 +135,7 @@ func (p *Proxy) serve(client net.Conn) {
 		return
 	}
 	defer p.drop(client)
-	backend, err := net.Dial("tcp", p.target)
+	backend, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", p.target)
 	if err != nil {
 		return
 	}

@@ -24,6 +24,12 @@ func encode(topic string, msg *message.Message) (*nats.Msg, error) {
 	out := nats.NewMsg(topic)
 	out.Data = msg.Payload
 	rest := make(map[string]string)
+	if id := dedupeID(msg); id != "" && printable(id) {
+		out.Header[headerUUID] = []string{msg.UUID}
+		out.Header[jetstream.MsgIDHeader] = []string{id}
+	} else if id != "" {
+		rest[headerUUID] = msg.UUID
+	}
 	for name, value := range msg.Metadata {
 		if plain(name, value) {
 			out.Header[name] = []string{value}
@@ -38,12 +44,6 @@ func encode(topic string, msg *message.Message) (*nats.Msg, error) {
 		}
 		out.Header[headerRest] = []string{string(text)}
 	}
-	if msg.UUID != "" {
-		out.Header[headerUUID] = []string{msg.UUID}
-		if id := dedupeID(msg); plain(jetstream.MsgIDHeader+"-", id) {
-			out.Header[jetstream.MsgIDHeader] = []string{id}
-		}
-	}
 	return out, nil
 }
 
@@ -57,23 +57,20 @@ func dedupeID(msg *message.Message) string {
 
 // plain tells whether a header carries name and value unchanged and without a meaning of its own.
 func plain(name, value string) bool {
-	if name == "" || name == headerRest || name == headerUUID || len(name) > 256 {
+	if name == "" || name == headerRest || name == headerUUID || strings.HasPrefix(strings.ToLower(name), "nats-") {
 		return false
 	}
-	if name != jetstream.MsgIDHeader+"-" && strings.HasPrefix(strings.ToLower(name), "nats-") {
-		return false
-	}
-	for i := range len(name) {
-		if c := name[i]; c <= ' ' || c >= 0x7f || c == ':' {
+	return printable(name) && !strings.ContainsAny(name, ": ") && printable(value)
+}
+
+// printable tells whether the text is of ASCII alone, without control characters and without spaces around it.
+func printable(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c >= 0x7f {
 			return false
 		}
 	}
-	for i := range len(value) {
-		if c := value[i]; c < ' ' || c >= 0x7f {
-			return false
-		}
-	}
-	return strings.TrimSpace(value) == value
+	return strings.TrimSpace(text) == text
 }
 
 // decode reads whatever may stand on a subject. A message without a UUID gets the one that its publisher deduped by, or
@@ -86,14 +83,7 @@ func decode(in jetstream.Msg, stream string, sequence uint64) *message.Message {
 		}
 		return ""
 	}
-	id := first(headerUUID)
-	if id == "" {
-		id = first(jetstream.MsgIDHeader)
-	}
-	if id == "" {
-		id = fmt.Sprintf("%s:%d", stream, sequence)
-	}
-	msg := message.NewMessage(id, in.Data())
+	msg := message.NewMessage(first(headerUUID), in.Data())
 	for name := range headers {
 		if name != headerUUID && name != headerRest && !strings.HasPrefix(strings.ToLower(name), "nats-") {
 			msg.Metadata[name] = first(name)
@@ -104,6 +94,16 @@ func decode(in jetstream.Msg, stream string, sequence uint64) *message.Message {
 		for name, value := range rest {
 			msg.Metadata[name] = value
 		}
+	}
+	if id, moved := rest[headerUUID]; moved {
+		msg.UUID = id
+		delete(msg.Metadata, headerUUID)
+	}
+	if msg.UUID == "" {
+		msg.UUID = first(jetstream.MsgIDHeader)
+	}
+	if msg.UUID == "" {
+		msg.UUID = fmt.Sprintf("%s:%d", stream, sequence)
 	}
 	return msg
 }

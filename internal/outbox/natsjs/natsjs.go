@@ -112,6 +112,7 @@ type Broker struct {
 	streams     map[string]jetstream.Stream
 	publishing  map[string]*sync.Mutex // one for each topic
 	reconnected chan struct{}          // closed and replaced whenever the connection was made again
+	lost        chan struct{}          // closed and replaced whenever the connection was lost
 }
 
 // Open connects. A server that does not answer is no error: it is tried again until Close, and meanwhile Publish and
@@ -119,7 +120,7 @@ type Broker struct {
 func Open(cfg Config) (*Broker, error) {
 	b := &Broker{
 		cfg: cfg.withDefaults(), streams: make(map[string]jetstream.Stream), publishing: make(map[string]*sync.Mutex),
-		reconnected: make(chan struct{}),
+		reconnected: make(chan struct{}), lost: make(chan struct{}),
 	}
 	b.closing, b.close = context.WithCancel(context.Background())
 	options := []nats.Option{
@@ -138,6 +139,10 @@ func Open(cfg Config) (*Broker, error) {
 			if b.closing.Err() == nil {
 				b.cfg.Logger.Warn("the connection to NATS is lost", "error", err)
 			}
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			close(b.lost)
+			b.lost = make(chan struct{})
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			b.cfg.Logger.Warn("NATS reports an error", "error", err)
@@ -181,6 +186,22 @@ func (b *Broker) nextConnection() <-chan struct{} {
 	return b.reconnected
 }
 
+// asking bounds a request to the server, whose answer does not come when the connection is lost meanwhile.
+func (b *Broker) asking(ctx context.Context) (context.Context, context.CancelFunc) {
+	b.mu.Lock()
+	lost := b.lost
+	b.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.PublishTimeout)
+	go func() {
+		select {
+		case <-lost:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
 // enter counts a call that Close waits for, unless it is too late.
 func (b *Broker) enter() bool {
 	b.mu.Lock()
@@ -211,9 +232,7 @@ func (b *Broker) Close() error {
 
 // SubscribeInitialize makes the topic's stream, so that what is published before the first subscription is kept.
 func (b *Broker) SubscribeInitialize(topic string) error {
-	ctx, cancel := context.WithTimeout(b.closing, b.cfg.PublishTimeout)
-	defer cancel()
-	_, err := b.stream(ctx, topic)
+	_, err := b.stream(b.closing, topic)
 	return err
 }
 
@@ -229,6 +248,8 @@ func (b *Broker) stream(ctx context.Context, topic string) (jetstream.Stream, er
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := b.asking(ctx)
+	defer cancel()
 	if !b.conn.IsConnected() {
 		return nil, nats.ErrDisconnected
 	}

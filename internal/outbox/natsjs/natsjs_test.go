@@ -1,20 +1,488 @@
 package natsjs_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"log/slog"
-	"os"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headrace/headrace/internal/natstest"
+	"github.com/headrace/headrace/internal/outbox"
 	"github.com/headrace/headrace/internal/outbox/natsjs"
 )
 
 func open(t testing.TB, cfg natsjs.Config) *natsjs.Broker {
 	t.Helper()
-	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	cfg.Logger = slog.New(slog.DiscardHandler)
 	b, err := natsjs.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = b.Close() })
 	return b
+}
+
+// deadline is the one time limit of a test's waits.
+func deadline(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// numbered returns messages whose UUIDs are from to to, in order.
+func numbered(from, to int) []*message.Message {
+	var all []*message.Message
+	for n := from; n <= to; n++ {
+		all = append(all, message.NewMessage(fmt.Sprint(n), []byte("x")))
+	}
+	return all
+}
+
+func publish(t testing.TB, b *natsjs.Broker, topic string, messages ...*message.Message) {
+	t.Helper()
+	if err := b.Publish(topic, messages...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// insist repeats a call until it succeeds, as a relay does.
+func insist(ctx context.Context, t testing.TB, b *natsjs.Broker, topic string, messages ...*message.Message) {
+	t.Helper()
+	for {
+		err := b.Publish(topic, messages...)
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatal(err)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func subscribe(ctx context.Context, t testing.TB, b *natsjs.Broker, topic string) <-chan *message.Message {
+	t.Helper()
+	from, err := b.Subscribe(ctx, topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return from
+}
+
+func next(ctx context.Context, t testing.TB, from <-chan *message.Message) *message.Message {
+	t.Helper()
+	select {
+	case msg, open := <-from:
+		if !open {
+			t.Fatal("the subscription ended")
+		}
+		return msg
+	case <-ctx.Done():
+		t.Fatal("no message came in time")
+	}
+	return nil
+}
+
+// expect acknowledges the messages from to to, and wants them in order. One that was seen may come again.
+func expect(ctx context.Context, t testing.TB, from <-chan *message.Message, first, last int) {
+	t.Helper()
+	seen := first - 1
+	for seen < last {
+		msg := next(ctx, t, from)
+		var n int
+		if _, err := fmt.Sscan(msg.UUID, &n); err != nil {
+			t.Fatal(err)
+		}
+		if n > seen+1 {
+			t.Fatalf("got %d after %d", n, seen)
+		}
+		seen = max(seen, n)
+		msg.Ack()
+	}
+}
+
+// modes are the two kinds of subscription.
+func modes(t *testing.T, f func(t *testing.T, cfg natsjs.Config)) {
+	for name, cfg := range map[string]natsjs.Config{"group": {Group: "g", AckWait: time.Second}, "no group": {}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f(t, cfg)
+		})
+	}
+}
+
+func TestARefusedMessageComesAgainBeforeAnyOther(t *testing.T) {
+	t.Parallel()
+	modes(t, func(t *testing.T, cfg natsjs.Config) {
+		ctx := deadline(t)
+		cfg.URL = natstest.Start(t).URL
+		b := open(t, cfg)
+		publish(t, b, "t", numbered(1, 50)...)
+		from := subscribe(ctx, t, b, "t")
+		for n := 1; n <= 50; n++ {
+			for range n % 4 {
+				msg := next(ctx, t, from)
+				if msg.UUID != fmt.Sprint(n) {
+					t.Fatalf("got %s before %d was acknowledged", msg.UUID, n)
+				}
+				msg.Nack()
+			}
+			msg := next(ctx, t, from)
+			if msg.UUID != fmt.Sprint(n) {
+				t.Fatalf("got %s, want %d", msg.UUID, n)
+			}
+			msg.Ack()
+		}
+	})
+}
+
+func TestARepeatedPublishIsStoredOnce(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t)
+	b := open(t, natsjs.Config{URL: natstest.Start(t).URL})
+	publish(t, b, "t", numbered(1, 3)...)
+	publish(t, b, "t", numbered(1, 600)...) // more than are on their way at a time
+	publish(t, b, "t", numbered(1, 600)...)
+	publish(t, b, "t", numbered(601, 601)...)
+	from := subscribe(ctx, t, b, "t")
+	for n := 1; n <= 601; n++ {
+		msg := next(ctx, t, from)
+		if msg.UUID != fmt.Sprint(n) {
+			t.Fatalf("got %s, want %d", msg.UUID, n)
+		}
+		msg.Ack()
+	}
+	returned := message.NewMessage("601", nil)
+	returned.Metadata.Set(outbox.MetaReturned, "1")
+	publish(t, b, "t", returned)
+	if msg := next(ctx, t, from); msg.UUID != "601" {
+		t.Fatalf("got %s, want the one that was sent back", msg.UUID)
+	}
+}
+
+// Each call's messages follow each other in order, whatever other processes publish in between.
+func TestManyPublishersEachKeepTheirOrder(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t)
+	server := natstest.Start(t)
+	const publishers, each = 4, 120
+	var all sync.WaitGroup
+	for p := range publishers {
+		b := open(t, natsjs.Config{URL: server.URL})
+		all.Go(func() {
+			for n := 0; n < each; n += 6 {
+				var messages []*message.Message
+				for i := range 6 {
+					messages = append(messages, message.NewMessage(fmt.Sprintf("%d-%d", p, n+i), nil))
+				}
+				if err := b.Publish("t", messages...); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	from := subscribe(ctx, t, open(t, natsjs.Config{URL: server.URL}), "t")
+	var counts [publishers]int
+	for range publishers * each {
+		msg := next(ctx, t, from)
+		var p, n int
+		if _, err := fmt.Sscanf(msg.UUID, "%d-%d", &p, &n); err != nil || n != counts[p] {
+			t.Fatalf("got %s, want number %d", msg.UUID, counts[p])
+		}
+		counts[p]++
+		msg.Ack()
+	}
+}
+
+func TestNothingIsLostWhenTheConnectionBreaks(t *testing.T) {
+	t.Parallel()
+	modes(t, func(t *testing.T, cfg natsjs.Config) {
+		ctx := deadline(t)
+		proxy := natstest.NewProxy(t, natstest.Start(t))
+		cfg.URL = proxy.URL
+		publisher, subscriber := open(t, cfg), open(t, cfg)
+		from := subscribe(ctx, t, subscriber, "t")
+		var all sync.WaitGroup
+		all.Go(func() {
+			for n := 1; n <= 2000; n += 20 {
+				if n%400 == 1 {
+					proxy.Cut()
+					if err := publisher.Publish("t", numbered(n, n+19)...); err == nil {
+						t.Error("acknowledged without a connection")
+					}
+					proxy.Mend()
+				}
+				insist(ctx, t, publisher, "t", numbered(n, n+19)...)
+			}
+		})
+		expect(ctx, t, from, 1, 2000)
+		all.Wait()
+	})
+}
+
+func TestARestartedServerIsFoundAgain(t *testing.T) {
+	t.Parallel()
+	modes(t, func(t *testing.T, cfg natsjs.Config) {
+		ctx := deadline(t)
+		server := natstest.Start(t)
+		cfg.URL = server.URL
+		b := open(t, cfg)
+		publish(t, b, "t", numbered(1, 10)...)
+		from := subscribe(ctx, t, b, "t")
+		expect(ctx, t, from, 1, 5)
+		server.Stop()
+		if err := b.Publish("t", numbered(11, 11)...); err == nil {
+			t.Fatal("acknowledged without a server")
+		}
+		server.Start()
+		insist(ctx, t, b, "t", numbered(11, 20)...)
+		expect(ctx, t, from, 6, 20)
+	})
+}
+
+func TestALostStoreIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	modes(t, func(t *testing.T, cfg natsjs.Config) {
+		ctx := deadline(t)
+		server := natstest.Start(t)
+		cfg.URL = server.URL
+		b := open(t, cfg)
+		publish(t, b, "t", numbered(1, 10)...)
+		from := subscribe(ctx, t, b, "t")
+		expect(ctx, t, from, 1, 10)
+		server.Wipe()
+		server.Start()
+		insist(ctx, t, b, "t", numbered(11, 20)...)
+		expect(ctx, t, from, 11, 20)
+	})
+}
+
+func TestAServerThatComesLateIsFound(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t)
+	server := natstest.Start(t)
+	server.Stop()
+	b := open(t, natsjs.Config{URL: server.URL})
+	if err := b.Publish("t", numbered(1, 1)...); err == nil {
+		t.Fatal("published to nobody")
+	}
+	if _, err := b.Subscribe(ctx, "t"); err == nil {
+		t.Fatal("subscribed to nobody")
+	}
+	server.Start()
+	insist(ctx, t, b, "t", numbered(1, 1)...)
+	expect(ctx, t, subscribe(ctx, t, b, "t"), 1, 1)
+}
+
+func TestNewStartsWithWhatIsPublishedNext(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t)
+	server := natstest.Start(t)
+	b := open(t, natsjs.Config{URL: server.URL, New: true})
+	publish(t, b, "t", numbered(1, 10)...)
+	from := subscribe(ctx, t, b, "t")
+	publish(t, b, "t", numbered(11, 20)...)
+	expect(ctx, t, from, 11, 20)
+}
+
+func TestAGroupHandsOutNoMoreThanInFlight(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t)
+	server := natstest.Start(t)
+	cfg := natsjs.Config{URL: server.URL, Group: "g", InFlight: 2, AckWait: 100 * time.Millisecond}
+	publish(t, open(t, cfg), "t", numbered(1, 6)...)
+	all := make(chan *message.Message)
+	for range 3 {
+		from := subscribe(ctx, t, open(t, cfg), "t")
+		go func() {
+			for msg := range from {
+				all <- msg
+			}
+		}()
+	}
+	held := []*message.Message{next(ctx, t, all), next(ctx, t, all)}
+	select {
+	case msg := <-all:
+		t.Fatalf("%s was handed out while two were held", msg.UUID) // though much more than AckWait has passed
+	case <-time.After(500 * time.Millisecond):
+	}
+	got := map[string]bool{}
+	for len(got) < 6 {
+		if len(held) == 0 {
+			held = append(held, next(ctx, t, all))
+		}
+		if got[held[0].UUID] {
+			t.Fatalf("%s came twice", held[0].UUID)
+		}
+		got[held[0].UUID] = true
+		held[0].Ack()
+		held = held[1:]
+	}
+}
+
+func TestAGroupsMessageGoesToAnotherWhenItsProcessIsGone(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t)
+	server := natstest.Start(t)
+	proxy := natstest.NewProxy(t, server)
+	cfg := natsjs.Config{URL: proxy.URL, Group: "g", AckWait: 200 * time.Millisecond}
+	dying := open(t, cfg)
+	publish(t, dying, "t", numbered(1, 3)...)
+	held := next(ctx, t, subscribe(ctx, t, dying, "t"))
+	cfg.URL = server.URL
+	from := subscribe(ctx, t, open(t, cfg), "t")
+	proxy.Cut()
+	expect(ctx, t, from, 1, 3)
+	held.Ack() // too late, and without harm
+}
+
+func TestCloseIsPromptAndGivesBackWhatIsInHand(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t)
+	server := natstest.Start(t)
+	cfg := natsjs.Config{URL: server.URL, Group: "g", AckWait: time.Hour}
+	b := open(t, cfg)
+	publish(t, b, "t", numbered(1, 3)...)
+	from := subscribe(ctx, t, b, "t")
+	held := next(ctx, t, from)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-held.Context().Done()
+	if _, open := <-from; open {
+		t.Fatal("the channel is open after Close")
+	}
+	if err := b.Publish("t", numbered(4, 4)...); !errors.Is(err, natsjs.ErrClosed) {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := b.Subscribe(ctx, "t"); !errors.Is(err, natsjs.ErrClosed) {
+		t.Fatalf("got %v", err)
+	}
+	expect(ctx, t, subscribe(ctx, t, open(t, cfg), "t"), 1, 3)
+}
+
+func TestAMessageIsTooLarge(t *testing.T) {
+	t.Parallel()
+	b := open(t, natsjs.Config{URL: natstest.Start(t).URL})
+	err := b.Publish("t", message.NewMessage("1", []byte("x")), message.NewMessage("2", make([]byte, 2<<20)))
+	if !errors.Is(err, outbox.ErrTooLarge) {
+		t.Fatalf("got %v", err)
+	}
+	publish(t, b, "t", message.NewMessage("3", make([]byte, 1000<<10)))
+}
+
+func TestNoMessageDoesHarm(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t)
+	server := natstest.Start(t)
+	b := open(t, natsjs.Config{URL: server.URL})
+	if err := b.SubscribeInitialize("t"); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := nats.Connect(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	foreign := []*nats.Msg{
+		{Subject: "t"},
+		{Subject: "t", Header: nats.Header{"a": {"1", "2"}, "_watermill_message_uuid": {"x", "y"}, "empty": {""}}},
+		{Subject: "t", Header: nats.Header{"Headrace-Metadata": {"not JSON"}, "Nats-Msg-Id": {"id"}}, Data: []byte("\x00\xff")},
+	}
+	for _, msg := range foreign {
+		if err := raw.PublishMsg(msg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := raw.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	odd := message.NewMessage("odd id with ümlaut\nand line", nil)
+	odd.Metadata = message.Metadata{
+		"plain": "a b", "colon:": "1", "": "2", "line": "a\r\nNats-Rollup: all", " space": " 3 ", "Nats-Rollup": "all", "ü": "ü", "zero": "",
+	}
+	publish(t, b, "t", odd)
+	from := subscribe(ctx, t, b, "t")
+	for i, want := range []string{"t:1", "x", "id"} {
+		msg := next(ctx, t, from)
+		if msg.UUID != want || string(msg.Payload) != string(foreign[i].Data) {
+			t.Errorf("message %d: got %q with %q", i, msg.UUID, msg.Payload)
+		}
+		msg.Ack()
+	}
+	got := next(ctx, t, from)
+	if got.UUID != odd.UUID {
+		t.Errorf("got id %q", got.UUID)
+	}
+	for name, value := range odd.Metadata {
+		if got.Metadata[name] != value {
+			t.Errorf("metadata %q is %q, want %q", name, got.Metadata[name], value)
+		}
+	}
+}
+
+func TestStreamsAreMadeWithLimitsAndKeepWhatAnOperatorSet(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t)
+	server := natstest.Start(t)
+	raw, err := nats.Connect(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	js, err := jetstream.New(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := func() jetstream.StreamConfig {
+		t.Helper()
+		stream, err := js.Stream(ctx, "a_b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stream.CachedInfo().Config
+	}
+	if err := open(t, natsjs.Config{URL: server.URL}).SubscribeInitialize("a.b"); err != nil {
+		t.Fatal(err)
+	}
+	if c := config(); c.MaxAge != 7*24*time.Hour || c.MaxBytes != 1<<30 || c.Duplicates != 2*time.Minute || c.Discard != jetstream.DiscardOld {
+		t.Fatalf("made with %+v", c)
+	}
+	c := config()
+	c.Description = "by an operator"
+	if _, err := js.UpdateStream(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	changed := open(t, natsjs.Config{URL: server.URL, MaxAge: time.Hour, Refuse: true})
+	publish(t, changed, "a.b", numbered(1, 1)...)
+	if c := config(); c.MaxAge != time.Hour || c.Discard != jetstream.DiscardNew || c.Description != "by an operator" {
+		t.Fatalf("changed to %+v", c)
+	}
+	if err := changed.Publish("a_b", numbered(2, 2)...); err == nil || !strings.Contains(err.Error(), "carries the subjects") {
+		t.Fatalf("got %v", err)
+	}
+	for _, topic := range []string{"", "a..b", "a b", "*", "a.>", "a/b"} {
+		if err := changed.Publish(topic, numbered(3, 3)...); err == nil {
+			t.Errorf("%q is taken for a topic", topic)
+		}
+	}
+}
+
+func TestOpenRefusesWhatItCannotRead(t *testing.T) {
+	t.Parallel()
+	for _, cfg := range []natsjs.Config{{URL: "nats://bad url"}, {Credentials: "/does/not/exist"}} {
+		if _, err := natsjs.Open(cfg); err == nil {
+			t.Errorf("%+v was taken", cfg)
+		}
+	}
 }

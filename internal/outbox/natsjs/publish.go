@@ -40,14 +40,12 @@ func (b *Broker) publish(topic string, messages []*message.Message) error {
 	if len(messages) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(messages[0].Context(), b.cfg.PublishTimeout)
-	_, err := b.stream(ctx, topic)
-	cancel()
-	if err != nil {
+	if _, err := b.stream(messages[0].Context(), topic); err != nil {
 		return err
 	}
 	encoded := make([]*nats.Msg, len(messages))
 	chained := true
+	var err error
 	for i, msg := range messages {
 		if encoded[i], err = encode(topic, msg); err != nil {
 			return err

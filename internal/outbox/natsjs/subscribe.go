@@ -79,7 +79,7 @@ func (s *subscription) run(consumer jetstream.Consumer, connection <-chan struct
 		if !s.pause(wait) {
 			return
 		}
-		wait = min(max(2*wait, 10*time.Millisecond), 2*time.Second)
+		wait = min(max(2*wait, 10*time.Millisecond), time.Second)
 		connection = s.b.nextConnection()
 		var err error
 		if consumer, err = s.open(); err != nil {
@@ -91,7 +91,7 @@ func (s *subscription) run(consumer jetstream.Consumer, connection <-chan struct
 
 // open makes the consumer on the server, and the stream if it is not there.
 func (s *subscription) open() (jetstream.Consumer, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, s.b.cfg.PublishTimeout)
+	ctx, cancel := s.b.asking(s.ctx)
 	defer cancel()
 	stream, err := s.b.stream(ctx, s.topic)
 	if err != nil {
@@ -263,6 +263,8 @@ func (s *subscription) pause(about time.Duration) bool {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return true
+	case <-s.b.nextConnection():
 		return true
 	case <-s.ctx.Done():
 		return false
