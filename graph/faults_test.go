@@ -11,6 +11,8 @@ import (
 
 	"github.com/headrace/headrace/graph"
 	"github.com/headrace/headrace/graph/auth"
+	"github.com/headrace/headrace/internal/commands"
+	"github.com/headrace/headrace/internal/commands/user"
 	"github.com/headrace/headrace/internal/eventstore"
 )
 
@@ -142,4 +144,63 @@ func TestUnknownOutcomeIsFoundOut(t *testing.T) {
 	equal(t, "position", again.at(t, "openCart", "receipt", "position"), any("1"))
 	head := b.post(`{ events { head } }`, nil)
 	equal(t, "events", head.at(t, "events", "head"), any("1"))
+}
+
+// What the log cannot take is refused at once, with the time after which to try again, and nothing of it was written.
+func TestAnOverloadedLogSaysSo(t *testing.T) {
+	t.Parallel()
+	b := setupWith(t, graph.Config{}, parts{store: eventstore.Config{QueueRequests: 2}})
+	blocker, err := b.pool.Begin(t.Context())
+	must(t, err)
+	_, err = blocker.Exec(t.Context(), `lock table events in share row exclusive mode`)
+	must(t, err)
+	const all = 12
+	answers := make(chan answer, all)
+	for range all {
+		go func() { answers <- b.post(openCart, nil) }()
+	}
+	refused := 0
+	for range all - 3 { // one is being written, and two wait
+		a := <-answers
+		equal(t, "code", a.code(), any("OVERLOADED"))
+		equal(t, "path", a.Errors[0].Path[0], any("openCart"))
+		if after, _ := a.Errors[0].Extensions["retryAfterMs"].(float64); after <= 0 {
+			t.Errorf("no time to try again after: %s", a.raw)
+		}
+		refused++
+	}
+	must(t, blocker.Rollback(t.Context()))
+	for range all - refused {
+		equal(t, "code of one that waited", (<-answers).code(), nil)
+	}
+	head, err := b.store.Head(t.Context())
+	must(t, err)
+	equal(t, "events", head.Position, int64(all-refused))
+}
+
+// A unique key that is taken is a refusal, also where the write model has no words of its own for it. Who has it is not
+// told.
+func TestATakenClaimIsARefusal(t *testing.T) {
+	t.Parallel()
+	b := setupWith(t, graph.Config{}, parts{users: func(d *commands.Decider[user.Command, user.Event, user.State]) {
+		effects := d.Effects
+		d.Effects = func(before user.State, events []user.Event) commands.Effects {
+			out := effects(before, events)
+			for i := range out.Claim {
+				out.Claim[i].Taken = nil
+			}
+			return out
+		}
+	}})
+	const register = `mutation { registerUser(input: {email: "ada@example.org", name: "Ada"}) { receipt { stream } userErrors { code message field } user { id } } }`
+	first := b.post(register, nil)
+	owner := first.at(t, "registerUser", "receipt", "stream").(string)
+	second := b.post(register, nil)
+	equal(t, "top-level error", second.code(), nil)
+	equal(t, "receipt", second.at(t, "registerUser", "receipt"), nil)
+	equal(t, "code", second.at(t, "registerUser", "userErrors", 0, "code"), any("CLAIM_TAKEN"))
+	equal(t, "user", second.at(t, "registerUser", "user"), nil)
+	if strings.Contains(second.raw, owner) {
+		t.Errorf("the owner is told: %s", second.raw)
+	}
 }

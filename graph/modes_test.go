@@ -68,6 +68,50 @@ func TestProductionTellsNothingOfTheSchema(t *testing.T) {
 	equal(t, "page", development(http.MethodGet, "/", "").status, http.StatusOK)
 }
 
+// Each of the three that development turns on can be turned on and off by itself, in either mode.
+func TestSwitchesOverrideTheMode(t *testing.T) {
+	t.Parallel()
+	const schema, typo = `{ __schema { queryType { name } } }`, `{ evnt(position: 1) { id } }`
+	seen := func(cfg graph.Config) [4]bool {
+		ask := bare(t, cfg)
+		return [4]bool{
+			ask(http.MethodGet, "/", "").status == http.StatusOK,
+			ask(http.MethodPost, "/graphql", query(t, schema)).code() == nil,
+			ask(http.MethodGet, "/schema.graphql", "").status == http.StatusOK,
+			strings.Contains(ask(http.MethodPost, "/graphql", query(t, typo)).raw, "Did you mean"),
+		}
+	}
+	for _, development := range []bool{false, true} {
+		for _, c := range []struct {
+			name string
+			cfg  graph.Config
+			want [4]bool
+		}{
+			{"by mode", graph.Config{}, [4]bool{development, development, development, development}},
+			{"all on", graph.Config{GraphiQL: graph.On, Introspection: graph.On, Suggestions: graph.On}, [4]bool{true, true, true, true}},
+			{"all off", graph.Config{GraphiQL: graph.Off, Introspection: graph.Off, Suggestions: graph.Off}, [4]bool{}},
+			{"GraphiQL", graph.Config{GraphiQL: graph.On}, [4]bool{true, development, development, development}},
+			{"no introspection", graph.Config{Introspection: graph.Off}, [4]bool{development, false, false, development}},
+			{"introspection", graph.Config{Introspection: graph.On}, [4]bool{development, true, true, development}},
+			{"suggestions", graph.Config{Suggestions: graph.On}, [4]bool{development, development, development, true}},
+		} {
+			c.cfg.Development = development
+			if got := seen(c.cfg); got != c.want {
+				t.Errorf("%s, development %v: GraphiQL, introspection, schema, suggestions are %v, want %v", c.name, development, got, c.want)
+			}
+		}
+	}
+	for text, want := range map[string]graph.Switch{"": graph.ByMode, "on": graph.On, "true": graph.On, "off": graph.Off, "false": graph.Off} {
+		var s graph.Switch
+		if err := s.UnmarshalText([]byte(text)); err != nil || s != want {
+			t.Errorf("%q is read as %v, %v", text, s, err)
+		}
+	}
+	if err := new(graph.Switch).UnmarshalText([]byte("perhaps")); err == nil {
+		t.Error("perhaps is taken")
+	}
+}
+
 func TestDepthIsBounded(t *testing.T) {
 	t.Parallel()
 	const deep = `{ carts { edges { node { items { unitPrice { amount } } } } } }` // 6
