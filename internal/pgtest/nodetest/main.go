@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string) (err error) {
 	if err := pgdev.InstallServer(ctx, os.Stderr); err != nil {
 		return err
 	}
-	for _, project := range []string{"clients"} {
+	for _, project := range []string{"clients", "examples/typescript"} {
 		if err := installModules(ctx, project); err != nil {
 			return err
 		}
