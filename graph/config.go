@@ -69,14 +69,17 @@ type Config struct {
 	MaxSubscriptions        int // open at once in the process; 0 stands for 20,000
 	MaxSubjectSubscriptions int // open at once on behalf of one subject, over all its connections; 0 stands for 500
 
-	MaxStreams         int           // open WebSockets and event streams at once; 0 stands for 10,000
-	MaxSocketStreams   int           // subscriptions on one WebSocket at once; 0 stands for 100
 	MaxLiveRows        int           // rows of a list that keeps itself up to date; 0 stands for 10,000
-	InitTimeout        time.Duration // until a WebSocket's client has sent connection_init; 0 stands for 10 s
-	RequestTimeout     time.Duration // of a query or mutation over HTTP, the waiting for read models in it; 0 stands for 60 s
+	MaxStreams         int           // open WebSockets and event streams at once; 0 stands for 10,000
+	MaxSocketStreams   int           // operations open on one WebSocket at once; 0 stands for 100
+	InitTimeout        time.Duration // until a WebSocket's client has logged in by connection_init; 0 stands for 10 s
+	RequestTimeout     time.Duration // of a query or mutation, the waiting for read models in it; 0 stands for 60 s
 	WaitDefault        time.Duration // how long a read model is waited for when `within` is not given; 0 stands for 2 s
 	KeepAlive          time.Duration // between signs of life on idle streams; 0 stands for 15 s
+	SlowAfter          time.Duration // how long a result waits for a slow client before its subscription ends; 0 stands for 5 s
 	StreamWriteTimeout time.Duration // after which a client that does not read its stream is dropped; 0 stands for 10 s
+	QueueMessages      int           // results that wait for one stream's client; 0 stands for 64
+	QueueBytes         int           // of these, though one always has room; 0 stands for 256 KiB
 }
 
 func (c Config) withDefaults() Config {
@@ -102,14 +105,8 @@ func (c Config) withDefaults() Config {
 	c.PersistedBytes = or(c.PersistedBytes, 16<<20)
 	c.MaxSubscriptions = or(c.MaxSubscriptions, 20_000)
 	c.MaxSubjectSubscriptions = or(c.MaxSubjectSubscriptions, 500)
-	c.MaxStreams = or(c.MaxStreams, 10_000)
-	c.MaxSocketStreams = or(c.MaxSocketStreams, 100)
 	c.MaxLiveRows = or(c.MaxLiveRows, 10_000)
-	c.InitTimeout = or(c.InitTimeout, 10*time.Second)
-	c.RequestTimeout = or(c.RequestTimeout, time.Minute)
 	c.WaitDefault = or(c.WaitDefault, 2*time.Second)
-	c.KeepAlive = or(c.KeepAlive, 15*time.Second)
-	c.StreamWriteTimeout = or(c.StreamWriteTimeout, 10*time.Second)
 	return c
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"github.com/headrace/headrace/graph/model"
+	"github.com/headrace/headrace/graph/transport"
 	"github.com/headrace/headrace/internal/commands"
 	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/identity"
@@ -27,16 +28,17 @@ const (
 )
 
 // Codes of top-level errors, in extensions.code. The two of GraphQL's own, GRAPHQL_PARSE_FAILED and
-// GRAPHQL_VALIDATION_FAILED, are the executor's.
+// GRAPHQL_VALIDATION_FAILED, are the executor's; those of requests that do not come to be executed and of streams that
+// are cut off are the transports'.
 const (
-	codeBadRequest         = "BAD_REQUEST"
-	codeUnauthenticated    = "UNAUTHENTICATED"
-	codeForbidden          = "FORBIDDEN"
+	codeBadRequest         = transport.CodeBadRequest
+	codeUnauthenticated    = transport.CodeUnauthenticated
+	codeForbidden          = transport.CodeForbidden
 	codeBadUserInput       = "BAD_USER_INPUT"
-	codeTooLarge           = "REQUEST_TOO_LARGE"
+	codeTooLarge           = transport.CodeTooLarge
 	codeDocumentLimit      = "DOCUMENT_LIMIT_EXCEEDED"
 	codeUntrusted          = "UNTRUSTED_DOCUMENT"
-	codeOrigin             = "ORIGIN_NOT_TRUSTED"
+	codeOrigin             = transport.CodeOrigin
 	codePersistedNotFound  = "PERSISTED_QUERY_NOT_FOUND"
 	codeDirectiveLimit     = "DIRECTIVE_LIMIT_EXCEEDED"
 	codeAliasLimit         = "ALIAS_LIMIT_EXCEEDED"
@@ -44,10 +46,7 @@ const (
 	codeCostLimit          = "COMPLEXITY_LIMIT_EXCEEDED"
 	codeRootFieldLimit     = "ROOT_FIELD_LIMIT_EXCEEDED"
 	codeNoIntrospection    = "INTROSPECTION_DISABLED"
-	codeNeedsStream        = "SUBSCRIPTION_NEEDS_STREAM"
-	codeTooManyStreams     = "TOO_MANY_STREAMS"
-	codeDraining           = "DRAINING"
-	codeOverloaded         = "OVERLOADED"
+	codeOverloaded         = transport.CodeOverloaded
 	codeUnknownOutcome     = "UNKNOWN_OUTCOME"
 	codeProjectionBehind   = "PROJECTION_BEHIND"
 	codeProjectionHalted   = "PROJECTION_HALTED"
@@ -57,9 +56,9 @@ const (
 	codeHistoryTooLong     = "HISTORY_TOO_LONG"
 	codeLogDiverged        = "LOG_DIVERGED"
 	codeListTooLarge       = "LIST_TOO_LARGE"
-	codeTimeout            = "TIMEOUT"
+	codeTimeout            = transport.CodeTimeout
 	codeCancelled          = "CANCELLED"
-	codeInternal           = "INTERNAL_SERVER_ERROR"
+	codeInternal           = transport.CodeInternal
 )
 
 // userError says a refusal to the client. It reports false for everything that is not one.

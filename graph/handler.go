@@ -8,43 +8,30 @@ package graph
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
-	"sync"
-	"sync/atomic"
 
 	"github.com/99designs/gqlgen/graphql"
-	"github.com/99designs/gqlgen/graphql/handler"
+	"github.com/99designs/gqlgen/graphql/executor"
 	"github.com/99designs/gqlgen/graphql/handler/extension"
-	"github.com/99designs/gqlgen/graphql/handler/transport"
 
 	"github.com/headrace/headrace/graph/direct"
 	"github.com/headrace/headrace/graph/generated"
 	"github.com/headrace/headrace/graph/graphiql"
+	"github.com/headrace/headrace/graph/transport"
 )
 
 // Handler serves /graphql, /schema.graphql where that is published, and in development GraphiQL on /. It is safe for concurrent use.
 type Handler struct {
 	cfg     Config
 	present presenter
-	graphql *handler.Server
+	graphql *transport.Server
 	routes  http.Handler
 
-	documents *documents
-
+	documents  *documents
 	protection *http.CrossOriginProtection
-
-	life    context.Context // ends when the handler drains
-	drain   context.CancelFunc
-	streams sync.WaitGroup
-	open    atomic.Int64 // streams
-	mu      sync.Mutex   // orders the first wait for streams and the last that begins
 }
 
 const graphqlPath = "/graphql"
-
-var errDraining = errors.New("the server is going down")
 
 // NewHandler returns the handler. An error says that an origin of the configuration is not one, or what is
 // wrong with the manifest of trusted documents.
@@ -57,13 +44,19 @@ func NewHandler(r *Resolver, cfg Config) (*Handler, error) {
 func NewHandlerOf(resolvers generated.ResolverRoot, cfg Config) (*Handler, error) {
 	cfg = cfg.withDefaults()
 	h := &Handler{cfg: cfg, present: presenter{cfg.Logger}}
-	h.life, h.drain = context.WithCancel(context.Background())
 	schema := generated.NewExecutableSchema(generated.Config{Resolvers: resolvers})
 	var err error
 	if h.documents, err = newDocuments(schema.Schema(), &h.cfg); err != nil {
 		return nil, err
 	}
-	h.graphql = h.newServer(schema)
+	h.graphql = transport.New(h.newExecutor(schema), transport.Config{
+		MaxBodyBytes: cfg.MaxBodyBytes, MaxVariablesBytes: cfg.MaxVariablesBytes,
+		RequestTimeout: cfg.RequestTimeout, InitTimeout: cfg.InitTimeout, KeepAlive: cfg.KeepAlive,
+		WriteTimeout: cfg.StreamWriteTimeout, SlowAfter: cfg.SlowAfter,
+		QueueMessages: cfg.QueueMessages, QueueBytes: cfg.QueueBytes,
+		MaxOperations: cfg.MaxSocketStreams, MaxStreams: cfg.MaxStreams,
+		Login: cfg.Login, Admit: cfg.Admit, Validator: cfg.Validator, Recover: h.present.recovered,
+	})
 
 	mux := http.NewServeMux()
 	mux.Handle(graphqlPath, http.HandlerFunc(h.serveGraphQL))
@@ -77,36 +70,29 @@ func NewHandlerOf(resolvers generated.ResolverRoot, cfg Config) (*Handler, error
 	return h, err
 }
 
-func (h *Handler) newServer(schema graphql.ExecutableSchema) *handler.Server {
-	s := handler.New(schema)
-	s.AddTransport(&overHTTP{handler: h})
-	s.AddTransport(transport.Websocket{
-		Implementation:   &sockets{handler: h},
-		InitTimeout:      h.cfg.InitTimeout,
-		InitFunc:         h.loginSocket,
-		PingPongInterval: h.cfg.KeepAlive,
-		ErrorFunc:        func(context.Context, error) {}, // a peer that went away is no news
-	})
-	s.SetParserTokenLimit(h.cfg.MaxTokens)
-	s.SetQueryCache(h.documents)
-	s.Use(h.documents)
-	s.SetErrorPresenter(h.present.present)
-	s.SetRecoverFunc(h.present.recovered)
-	s.SetDisableSuggestion(h.cfg.Suggestions != On)
-	s.Use(limits{cfg: &h.cfg})
-	s.Use(new(direct.Extension))
-	s.Use(reads{freshness: h.cfg.Freshness})
+// newExecutor returns gqlgen's executor with what is ours around it.
+func (h *Handler) newExecutor(schema graphql.ExecutableSchema) *executor.Executor {
+	e := executor.New(schema)
+	e.SetParserTokenLimit(h.cfg.MaxTokens)
+	e.SetQueryCache(h.documents)
+	e.Use(h.documents)
+	e.SetErrorPresenter(h.present.present)
+	e.SetRecoverFunc(h.present.recovered)
+	e.SetDisableSuggestion(h.cfg.Suggestions != On)
+	e.Use(limits{cfg: &h.cfg})
+	e.Use(new(direct.Extension))
+	e.Use(reads{freshness: h.cfg.Freshness})
 	requests := newRequestLog(&h.cfg)
-	s.AroundResponses(requests.aroundResponses)
-	s.AroundResponses(capErrors)
+	e.AroundResponses(requests.aroundResponses)
+	e.AroundResponses(capErrors)
 	if h.cfg.Introspection == On {
-		s.Use(extension.Introspection{})
+		e.Use(extension.Introspection{})
 	}
-	s.AroundOperations(requests.aroundOperations)
-	s.AroundOperations(newRules().aroundOperations)
-	s.AroundOperations(newQuota(&h.cfg).aroundOperations)
-	s.AroundOperations(h.aroundStreams)
-	return s
+	e.AroundOperations(requests.aroundOperations)
+	e.AroundOperations(newRules().aroundOperations)
+	e.AroundOperations(newQuota(&h.cfg).aroundOperations)
+	e.AroundOperations(h.aroundStreams)
+	return e
 }
 
 // ServeHTTP answers a request.
@@ -115,80 +101,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.routes.S
 func (h *Handler) serveGraphQL(w http.ResponseWriter, r *http.Request) {
 	req := newRequest(r)
 	w.Header().Set("X-Request-Id", req.correlationID)
-	ctx := context.WithValue(r.Context(), requestKey{}, req)
-	if !isSocket(r) {
-		var err error
-		if ctx, err = h.login(ctx, r, nil); err != nil {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			writeError(w, http.StatusUnauthorized, err)
-			return
-		}
-	}
-	if !isSocket(r) && !wantsEvents(r) {
-		ctx, cancel := context.WithTimeout(ctx, h.cfg.RequestTimeout)
-		defer cancel()
-		h.graphql.ServeHTTP(w, r.WithContext(ctx))
-		return
-	}
-	if isSocket(r) {
-		if status, refusal := h.refuseSocket(r); refusal != nil {
-			writeError(w, status, refusal)
-			return
-		}
-		ctx = context.WithValue(ctx, upgradeKey{}, r)
-	}
-	ctx, done, err := h.beginStream(ctx)
-	if err != nil {
-		w.Header().Set("Retry-After", "1")
-		writeError(w, http.StatusServiceUnavailable, err)
-		return
-	}
-	defer done()
-	h.graphql.ServeHTTP(w, r.WithContext(ctx))
+	h.graphql.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), requestKey{}, req)))
 }
 
 // ReloadDocuments reads the manifest of trusted documents anew. When it is wrong, the error says why, and the one before
 // stays in force.
 func (h *Handler) ReloadDocuments() error { return h.documents.reload() }
 
-// beginStream counts a stream and ties it to the life of the handler.
-func (h *Handler) beginStream(ctx context.Context) (context.Context, func(), error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.life.Err() != nil {
-		return nil, nil, coded(codeDraining, "%s", errDraining)
-	}
-	if h.open.Load() >= int64(h.cfg.MaxStreams) {
-		return nil, nil, coded(codeTooManyStreams, "at most %d streams may be open", h.cfg.MaxStreams)
-	}
-	h.open.Add(1)
-	h.streams.Add(1)
-	ctx, cancel := context.WithCancelCause(ctx)
-	unbind := context.AfterFunc(h.life, func() { cancel(errDraining) })
-	return ctx, func() {
-		unbind()
-		cancel(nil)
-		h.open.Add(-1)
-		h.streams.Done()
-	}, nil
-}
-
 // Drain ends all subscriptions, so that their clients go on with another server, and refuses new ones. It returns when
 // they have ended, or with the context's error. Call it when the HTTP server begins to shut down, which waits for
 // neither WebSockets nor ends event streams by itself.
-func (h *Handler) Drain(ctx context.Context) error {
-	h.mu.Lock()
-	h.drain()
-	h.mu.Unlock()
-	ended := make(chan struct{})
-	go func() {
-		h.streams.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("drain subscriptions: %w", ctx.Err())
-	}
-}
+func (h *Handler) Drain(ctx context.Context) error { return h.graphql.Drain(ctx) }

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/rs/cors"
+
+	"github.com/headrace/headrace/graph/transport"
 )
 
 // corsMaxAge is for how long, in seconds, browsers need not ask again. None keeps an answer longer.
@@ -29,7 +31,7 @@ func (h *Handler) guard(next http.Handler) (http.Handler, error) {
 	}
 	var guarded http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == graphqlPath && !h.trusts(r) {
-			writeError(w, http.StatusForbidden, coded(codeOrigin, "pages of this origin are not trusted"))
+			transport.Refuse(w, coded(codeOrigin, "pages of this origin are not trusted"))
 			return
 		}
 		next.ServeHTTP(w, r)

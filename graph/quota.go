@@ -8,6 +8,7 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
+	"github.com/headrace/headrace/graph/transport"
 	"github.com/headrace/headrace/internal/identity"
 )
 
@@ -28,11 +29,11 @@ func (q *quota) take(subject string) *gqlerror.Error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.open >= q.cfg.MaxSubscriptions {
-		return coded(codeTooManyStreams, "at most %d subscriptions may be open at this server", q.cfg.MaxSubscriptions)
+		return coded(transport.CodeTooManyStreams, "at most %d subscriptions may be open at this server", q.cfg.MaxSubscriptions)
 	}
 	if subject != "" {
 		if q.of[subject] >= q.cfg.MaxSubjectSubscriptions {
-			return coded(codeTooManyStreams, "at most %d subscriptions may be open on your behalf", q.cfg.MaxSubjectSubscriptions)
+			return coded(transport.CodeTooManyStreams, "at most %d subscriptions may be open on your behalf", q.cfg.MaxSubjectSubscriptions)
 		}
 		q.of[subject]++
 	}

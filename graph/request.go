@@ -3,7 +3,6 @@ package graph
 import (
 	"context"
 	"net/http"
-	"sync/atomic"
 
 	"github.com/google/uuid"
 
@@ -17,7 +16,6 @@ const maxName = 100
 // request is what resolvers know of the HTTP request or WebSocket that an operation came by.
 type request struct {
 	correlationID string
-	subscriptions atomic.Int32 // open now
 }
 
 type requestKey struct{}

@@ -3,6 +3,7 @@ package graph_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -24,9 +25,14 @@ type socket struct {
 // dial opens a WebSocket and does not begin to speak.
 func (b *bundle) dial() *socket {
 	b.t.Helper()
+	return b.dialWith(websocket.DialOptions{Subprotocols: []string{"graphql-transport-ws"}})
+}
+
+func (b *bundle) dialWith(options websocket.DialOptions) *socket {
+	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
 	b.t.Cleanup(cancel)
-	conn, response, err := websocket.Dial(ctx, b.url+"/graphql", &websocket.DialOptions{Subprotocols: []string{"graphql-transport-ws"}})
+	conn, response, err := websocket.Dial(ctx, b.url+"/graphql", &options)
 	must(b.t, err)
 	if response.Body != nil {
 		b.t.Cleanup(func() { _ = response.Body.Close() })
@@ -54,7 +60,7 @@ func (s *socket) subscribe(id, document string, variables in) {
 	s.send(in{"type": "subscribe", "id": id, "payload": in{"query": document, "variables": variables}})
 }
 
-// receive demands that the next message, pings aside, is of this type.
+// receive demands that the next message is of this type.
 func (s *socket) receive(want string) map[string]any {
 	s.t.Helper()
 	message := s.read()
@@ -64,17 +70,21 @@ func (s *socket) receive(want string) map[string]any {
 	return message
 }
 
-// read returns the next message, pings aside, or nil when there comes none. Other goroutines than the test's may call it.
+// read returns the next message, or nil when there comes none. Other goroutines than the test's may call it.
 func (s *socket) read() map[string]any {
-	for {
-		var message map[string]any
-		if wsjson.Read(s.ctx, s.conn, &message) != nil {
-			return nil
-		}
-		if message["type"] != "ping" {
-			return message
-		}
+	var message map[string]any
+	if wsjson.Read(s.ctx, s.conn, &message) != nil {
+		return nil
 	}
+	return message
+}
+
+// failed demands that this operation ends with an error, and returns the error's extensions.
+func (s *socket) failed(id string) map[string]any {
+	s.t.Helper()
+	message := s.receive("error")
+	equal(s.t, "operation", message["id"], any(id))
+	return message["payload"].([]any)[0].(map[string]any)["extensions"].(map[string]any)
 }
 
 // text is the next message as it came.
@@ -131,22 +141,39 @@ func (b *bundle) refused(options websocket.DialOptions) (int, http.Header) {
 	return response.StatusCode, response.Header
 }
 
-func TestSocketWithoutTheSubprotocolIsRefused(t *testing.T) {
+// Another subprotocol is agreed on first, so that browsers show the code: they fail without one when none is agreed on.
+func TestOtherSubprotocolsAreClosed(t *testing.T) {
 	t.Parallel()
 	b := setup(t, graph.Config{})
-	for _, protocols := range [][]string{nil, {"graphql-ws"}} {
-		status, _ := b.refused(websocket.DialOptions{Subprotocols: protocols})
-		equal(t, "status", status, http.StatusBadRequest)
+	for _, protocols := range [][]string{nil, {"graphql-ws"}, {"mqtt", "graphql-ws"}} {
+		s := b.dialWith(websocket.DialOptions{Subprotocols: protocols})
+		if len(protocols) > 0 {
+			equal(t, "agreed on", s.conn.Subprotocol(), protocols[0])
+		}
+		equal(t, fmt.Sprint(protocols), s.closed(), websocket.StatusCode(4406))
 	}
-	status, _ := b.refused(websocket.DialOptions{
-		Subprotocols: []string{"graphql-transport-ws"}, HTTPHeader: http.Header{"Origin": {"https://evil.example"}},
-	})
-	equal(t, "status for a page of another origin", status, http.StatusForbidden)
+	s := b.dialWith(websocket.DialOptions{Subprotocols: []string{"graphql-ws", "graphql-transport-ws"}})
+	equal(t, "of both", s.conn.Subprotocol(), "graphql-transport-ws")
+	s.send(in{"type": "connection_init"})
+	s.receive("connection_ack")
+}
+
+func TestSocketsOfOtherOriginsAreRefused(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{Origins: []string{"https://shop.example"}})
+	dial := func(origin string) websocket.DialOptions {
+		return websocket.DialOptions{Subprotocols: []string{"graphql-transport-ws"}, HTTPHeader: http.Header{"Origin": {origin}}}
+	}
+	status, _ := b.refused(dial("https://evil.example"))
+	equal(t, "status", status, http.StatusForbidden)
+	s := b.dialWith(dial("https://shop.example"))
+	s.send(in{"type": "connection_init"})
+	s.receive("connection_ack")
 }
 
 func TestSocketsCloseWithTheProtocolsCodes(t *testing.T) {
 	t.Parallel()
-	b := setup(t, graph.Config{InitTimeout: 50 * time.Millisecond, MaxBodyBytes: 1000})
+	b := setup(t, graph.Config{MaxBodyBytes: 1000})
 	first := in{"type": "connection_init"}
 	subscribe := in{"type": "subscribe", "id": "1", "payload": in{"query": `subscription { events { position } }`}}
 	for _, c := range []struct {
@@ -154,7 +181,6 @@ func TestSocketsCloseWithTheProtocolsCodes(t *testing.T) {
 		messages []any
 		code     websocket.StatusCode
 	}{
-		{"silence", nil, 4408},
 		{"subscribe first", []any{subscribe}, 4401},
 		{"the same id", []any{first, subscribe, subscribe}, 4409},
 		{"two beginnings", []any{first, first}, 4429},
@@ -173,6 +199,27 @@ func TestSocketsCloseWithTheProtocolsCodes(t *testing.T) {
 		}
 		equal(t, c.name, s.closed(), c.code)
 	}
+}
+
+// Who says nothing is closed, and who has begun is not.
+func TestSilenceAtTheBeginningIsBounded(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{InitTimeout: 100 * time.Millisecond})
+	silent, chatty := b.dial(), b.dial()
+	chatty.send(in{"type": "ping"}) // which begins nothing
+	for _, s := range []*socket{silent, chatty} {
+		equal(t, "silence", s.closed(), websocket.StatusCode(4408))
+	}
+	waits := make(chan struct{})
+	b = setup(t, graph.Config{InitTimeout: 100 * time.Millisecond, Login: func(ctx context.Context, _ *http.Request, _ map[string]any) (context.Context, time.Time, error) {
+		close(waits)
+		<-ctx.Done()
+		return ctx, time.Time{}, ctx.Err()
+	}})
+	s := b.dial()
+	s.send(in{"type": "connection_init"})
+	<-waits
+	equal(t, "a login that takes too long", s.closed(), websocket.StatusCode(4408))
 }
 
 func TestSubscriptionsShareASocket(t *testing.T) {
@@ -220,10 +267,7 @@ func TestSubscriptionsOfASocketAreBounded(t *testing.T) {
 		s.object(name, "cartChanged")
 	}
 	s.subscribe("3", document, in{"id": id})
-	message := s.receive("next")
-	errors := message["payload"].(map[string]any)["errors"].([]any)
-	equal(t, "code", errors[0].(map[string]any)["extensions"].(map[string]any)["code"], any("TOO_MANY_STREAMS"))
-	s.receive("complete")
+	equal(t, "code", s.failed("3")["code"], any("TOO_MANY_STREAMS"))
 	status, _ := b.refused(websocket.DialOptions{Subprotocols: []string{"graphql-transport-ws"}})
 	equal(t, "a second socket", status, http.StatusServiceUnavailable)
 	equal(t, "second stream", b.post(`subscription { events { position } }`, nil, "Accept", "text/event-stream").code(), any("TOO_MANY_STREAMS"))

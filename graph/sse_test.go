@@ -87,13 +87,13 @@ func TestEventStreamsFollowTheirProtocol(t *testing.T) {
 	beyond.expect("event: complete", "data:", "end")
 
 	live := b.follow(`subscription { events(after: "0") { position } }`)
-	live.expect("event: next", `data: {"data":{"events":{"position":"1"}}}`)
+	live.expect("id: 1", "event: next", `data: {"data":{"events":{"position":"1"}}}`)
 	for range 3 {
 		text, _ := live.line()
 		equal(t, "sign of life", text, ":")
 	}
 	b.openCart()
-	live.expect("event: next", `data: {"data":{"events":{"position":"2"}}}`)
+	live.expect("id: 2", "event: next", `data: {"data":{"events":{"position":"2"}}}`)
 
 	// A drained stream ends without being complete, so that its client comes again and resumes.
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -107,7 +107,7 @@ func TestEventStreamsFollowTheirProtocol(t *testing.T) {
 
 func TestClientsThatStopReadingAreDropped(t *testing.T) {
 	t.Parallel()
-	b := setup(t, graph.Config{MaxStreams: 2, KeepAlive: time.Hour, StreamWriteTimeout: 100 * time.Millisecond})
+	b := setup(t, graph.Config{MaxStreams: 2, KeepAlive: time.Hour, StreamWriteTimeout: 100 * time.Millisecond, MaxAliases: 500})
 	b.each(200, func(int) string {
 		return `openCart(input: {ownerId: "` + strings.Repeat("o", 100) + `", currency: "EUR"}) { userErrors { code } }`
 	})

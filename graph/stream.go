@@ -143,19 +143,11 @@ func (w *watching[R]) tell(ctx context.Context, row *R) (more bool, err error) {
 	}
 }
 
-// aroundStreams bounds the subscriptions of a socket and lets the error for which one ended be its last response.
+// aroundStreams lets the error for which a subscription ended be its last response.
 func (h *Handler) aroundStreams(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
 	if graphql.GetOperationContext(ctx).Operation.Operation != ast.Subscription {
 		return next(ctx)
 	}
-	req := requestOf(ctx)
-	if int(req.subscriptions.Add(1)) > h.cfg.MaxSocketStreams {
-		req.subscriptions.Add(-1)
-		return graphql.OneShot(&graphql.Response{Errors: gqlerror.List{
-			coded(codeTooManyStreams, "at most %d subscriptions may be open on one socket", h.cfg.MaxSocketStreams),
-		}})
-	}
-	context.AfterFunc(ctx, func() { req.subscriptions.Add(-1) })
 	end := &streamEnd{}
 	responses := next(context.WithValue(ctx, streamEndKey{}, end))
 	return func(ctx context.Context) *graphql.Response {

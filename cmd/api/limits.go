@@ -29,7 +29,7 @@ type Limits struct {
 	StatementTimeout time.Duration `name:"statement-timeout" env:"STATEMENT_TIMEOUT" default:"10s" help:"Time for one statement that reads a view; 0 for no end. Set where connections go to Postgres itself; behind a pooler, set it there."`
 
 	MaxStreams              int `name:"max-streams" env:"MAX_STREAMS" default:"10000" help:"WebSockets and event streams open at once."`
-	MaxSocketStreams        int `name:"max-socket-streams" env:"MAX_SOCKET_STREAMS" default:"100" help:"Subscriptions open on one WebSocket."`
+	MaxSocketStreams        int `name:"max-socket-streams" env:"MAX_SOCKET_STREAMS" default:"100" help:"Operations open on one WebSocket."`
 	MaxSubscriptions        int `name:"max-subscriptions" env:"MAX_SUBSCRIPTIONS" default:"20000" help:"Subscriptions open at once."`
 	MaxSubjectSubscriptions int `name:"max-subject-subscriptions" env:"MAX_SUBJECT_SUBSCRIPTIONS" default:"500" help:"Subscriptions open on behalf of one subject."`
 }

@@ -808,8 +808,14 @@ enum ErrorCode {
   GRAPHQL_PARSE_FAILED
   "The document does not fit the schema."
   GRAPHQL_VALIDATION_FAILED
-  "The request as a whole cannot be understood, such as a body that is not JSON or a method that is not allowed."
+  "The request as a whole cannot be understood, such as a body that is not JSON."
   BAD_REQUEST
+  "The method is neither GET nor POST, or GET for a mutation."
+  METHOD_NOT_ALLOWED
+  "The client accepts none of the media types that there are."
+  NOT_ACCEPTABLE
+  "The body is not JSON in UTF-8."
+  UNSUPPORTED_MEDIA_TYPE
   "An argument or a variable has a value that cannot be."
   BAD_USER_INPUT
   "It is not known who asks, or the token is not accepted: log in, and ask again with a new token."
@@ -844,6 +850,8 @@ enum ErrorCode {
   SUBSCRIPTION_NEEDS_STREAM
   "Too many streams or subscriptions are open."
   TOO_MANY_STREAMS
+  "The client did not take the results of its subscription in time. It can go on after ` + "`" + `lastPosition` + "`" + ` of the extensions."
+  SLOW_CONSUMER
   "The server is going down: connect again."
   DRAINING
   "Too much waits at the server. Nothing was written."

@@ -232,8 +232,14 @@ const (
 	ErrorCodeGraphqlParseFailed ErrorCode = "GRAPHQL_PARSE_FAILED"
 	// The document does not fit the schema.
 	ErrorCodeGraphqlValidationFailed ErrorCode = "GRAPHQL_VALIDATION_FAILED"
-	// The request as a whole cannot be understood, such as a body that is not JSON or a method that is not allowed.
+	// The request as a whole cannot be understood, such as a body that is not JSON.
 	ErrorCodeBadRequest ErrorCode = "BAD_REQUEST"
+	// The method is neither GET nor POST, or GET for a mutation.
+	ErrorCodeMethodNotAllowed ErrorCode = "METHOD_NOT_ALLOWED"
+	// The client accepts none of the media types that there are.
+	ErrorCodeNotAcceptable ErrorCode = "NOT_ACCEPTABLE"
+	// The body is not JSON in UTF-8.
+	ErrorCodeUnsupportedMediaType ErrorCode = "UNSUPPORTED_MEDIA_TYPE"
 	// An argument or a variable has a value that cannot be.
 	ErrorCodeBadUserInput ErrorCode = "BAD_USER_INPUT"
 	// It is not known who asks, or the token is not accepted: log in, and ask again with a new token.
@@ -268,6 +274,8 @@ const (
 	ErrorCodeSubscriptionNeedsStream ErrorCode = "SUBSCRIPTION_NEEDS_STREAM"
 	// Too many streams or subscriptions are open.
 	ErrorCodeTooManyStreams ErrorCode = "TOO_MANY_STREAMS"
+	// The client did not take the results of its subscription in time. It can go on after `lastPosition` of the extensions.
+	ErrorCodeSlowConsumer ErrorCode = "SLOW_CONSUMER"
 	// The server is going down: connect again.
 	ErrorCodeDraining ErrorCode = "DRAINING"
 	// Too much waits at the server. Nothing was written.
@@ -302,6 +310,9 @@ var AllErrorCode = []ErrorCode{
 	ErrorCodeGraphqlParseFailed,
 	ErrorCodeGraphqlValidationFailed,
 	ErrorCodeBadRequest,
+	ErrorCodeMethodNotAllowed,
+	ErrorCodeNotAcceptable,
+	ErrorCodeUnsupportedMediaType,
 	ErrorCodeBadUserInput,
 	ErrorCodeUnauthenticated,
 	ErrorCodeForbidden,
@@ -319,6 +330,7 @@ var AllErrorCode = []ErrorCode{
 	ErrorCodeOriginNotTrusted,
 	ErrorCodeSubscriptionNeedsStream,
 	ErrorCodeTooManyStreams,
+	ErrorCodeSlowConsumer,
 	ErrorCodeDraining,
 	ErrorCodeOverloaded,
 	ErrorCodeUnknownOutcome,
@@ -337,7 +349,7 @@ var AllErrorCode = []ErrorCode{
 
 func (e ErrorCode) IsValid() bool {
 	switch e {
-	case ErrorCodeGraphqlParseFailed, ErrorCodeGraphqlValidationFailed, ErrorCodeBadRequest, ErrorCodeBadUserInput, ErrorCodeUnauthenticated, ErrorCodeForbidden, ErrorCodeRateLimited, ErrorCodeRequestTooLarge, ErrorCodeDocumentLimitExceeded, ErrorCodeDirectiveLimitExceeded, ErrorCodeAliasLimitExceeded, ErrorCodeDepthLimitExceeded, ErrorCodeComplexityLimitExceeded, ErrorCodeRootFieldLimitExceeded, ErrorCodeIntrospectionDisabled, ErrorCodePersistedQueryNotFound, ErrorCodeUntrustedDocument, ErrorCodeOriginNotTrusted, ErrorCodeSubscriptionNeedsStream, ErrorCodeTooManyStreams, ErrorCodeDraining, ErrorCodeOverloaded, ErrorCodeUnknownOutcome, ErrorCodeProjectionBehind, ErrorCodeProjectionHalted, ErrorCodePositionBeyondHead, ErrorCodeVersionBeyondHead, ErrorCodeTimeInFuture, ErrorCodeHistoryTooLong, ErrorCodeLogDiverged, ErrorCodeListTooLarge, ErrorCodeTimeout, ErrorCodeCancelled, ErrorCodeInternalServerError:
+	case ErrorCodeGraphqlParseFailed, ErrorCodeGraphqlValidationFailed, ErrorCodeBadRequest, ErrorCodeMethodNotAllowed, ErrorCodeNotAcceptable, ErrorCodeUnsupportedMediaType, ErrorCodeBadUserInput, ErrorCodeUnauthenticated, ErrorCodeForbidden, ErrorCodeRateLimited, ErrorCodeRequestTooLarge, ErrorCodeDocumentLimitExceeded, ErrorCodeDirectiveLimitExceeded, ErrorCodeAliasLimitExceeded, ErrorCodeDepthLimitExceeded, ErrorCodeComplexityLimitExceeded, ErrorCodeRootFieldLimitExceeded, ErrorCodeIntrospectionDisabled, ErrorCodePersistedQueryNotFound, ErrorCodeUntrustedDocument, ErrorCodeOriginNotTrusted, ErrorCodeSubscriptionNeedsStream, ErrorCodeTooManyStreams, ErrorCodeSlowConsumer, ErrorCodeDraining, ErrorCodeOverloaded, ErrorCodeUnknownOutcome, ErrorCodeProjectionBehind, ErrorCodeProjectionHalted, ErrorCodePositionBeyondHead, ErrorCodeVersionBeyondHead, ErrorCodeTimeInFuture, ErrorCodeHistoryTooLong, ErrorCodeLogDiverged, ErrorCodeListTooLarge, ErrorCodeTimeout, ErrorCodeCancelled, ErrorCodeInternalServerError:
 		return true
 	}
 	return false

@@ -8,8 +8,7 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 )
 
-// Config sets what a Server lets through and whom it asks. The zero value works: it has all limits and lets everybody
-// of the same origin in.
+// Config sets what a Server lets through and whom it asks. The zero value works: it has all limits and lets everybody in.
 type Config struct {
 	MaxBodyBytes      int // of a request or a WebSocket's message; 0 stands for 1 MiB
 	MaxVariablesBytes int // of the variables in it; 0 stands for 256 KiB
@@ -46,9 +45,6 @@ type Config struct {
 
 	// Recover turns a panic outside of resolvers into the error that the client gets. Nil says that it was internal.
 	Recover func(ctx context.Context, cause any) error
-
-	// Origins says which pages may open WebSockets. Nil trusts those of the same origin.
-	Origins *http.CrossOriginProtection
 }
 
 func (c Config) withDefaults() Config {
@@ -66,9 +62,6 @@ func (c Config) withDefaults() Config {
 	c.Challenge = or(c.Challenge, "Bearer")
 	if c.Recover == nil {
 		c.Recover = func(context.Context, any) error { return refuse(CodeInternal, "internal error") }
-	}
-	if c.Origins == nil {
-		c.Origins = http.NewCrossOriginProtection()
 	}
 	return c
 }

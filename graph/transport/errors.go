@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 
@@ -19,11 +18,13 @@ const (
 	CodeNeedsStream     = "SUBSCRIPTION_NEEDS_STREAM" // a subscription by a plain request
 	CodeUnauthenticated = "UNAUTHENTICATED"
 	CodeForbidden       = "FORBIDDEN"
+	CodeOrigin          = "ORIGIN_NOT_TRUSTED" // the page that sends it is of another site
 	CodeRateLimited     = "RATE_LIMITED"
 	CodeTooManyStreams  = "TOO_MANY_STREAMS" // of the process, or operations on a socket
 	CodeDraining        = "DRAINING"         // the server is going down
 	CodeOverloaded      = "OVERLOADED"
 	CodeSlowConsumer    = "SLOW_CONSUMER" // the client did not take results in time; extensions.lastPosition is where to go on
+	CodeTimeout         = "TIMEOUT"
 	CodeInternal        = "INTERNAL_SERVER_ERROR"
 )
 
@@ -34,7 +35,7 @@ func refuse(code, format string, args ...any) *gqlerror.Error {
 
 // presentable is an error that was made for the client, or one that hides another.
 func presentable(err error, code, instead string) *gqlerror.Error {
-	if e, ok := errors.AsType[*gqlerror.Error](err); ok {
+	if e, ok := err.(*gqlerror.Error); ok { //nolint:errorlint // one that wraps another was not made for clients
 		return e
 	}
 	return refuse(code, "%s", instead)
@@ -57,7 +58,7 @@ func statusOf(errs gqlerror.List) int {
 	switch errs[0].Extensions["code"] {
 	case CodeUnauthenticated:
 		return http.StatusUnauthorized
-	case CodeForbidden:
+	case CodeForbidden, CodeOrigin:
 		return http.StatusForbidden
 	case CodeMethod:
 		return http.StatusMethodNotAllowed
@@ -71,7 +72,7 @@ func statusOf(errs gqlerror.List) int {
 		return http.StatusTooManyRequests
 	case CodeInternal:
 		return http.StatusInternalServerError
-	case CodeTooManyStreams, CodeDraining, CodeOverloaded:
+	case CodeTooManyStreams, CodeDraining, CodeOverloaded, CodeTimeout:
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusBadRequest
