@@ -161,7 +161,8 @@ type answer struct {
 		Path       []any          `json:"path"`
 		Extensions map[string]any `json:"extensions"`
 	} `json:"errors"`
-	raw string
+	Extensions map[string]any `json:"extensions"`
+	raw        string
 }
 
 func (b *bundle) post(document string, variables map[string]any, headers ...string) answer {

@@ -52,7 +52,7 @@ func (r mutationRoot) CheckOutCart(ctx context.Context, in generated.CheckOutCar
 
 // awaitOrder waits for an order that a policy is about to place. Nil says that it was not there in time.
 func (r *root) awaitOrder(ctx context.Context, id string, within *time.Duration) (*orderview.Order, error) {
-	waiting, cancel := r.deadline(ctx, within)
+	waiting, cancel := r.deadline(ctx, readingOf(ctx), within)
 	defer cancel()
 	changes, err := r.Feed.Watch(waiting, orderView, id)
 	if err != nil {

@@ -26,7 +26,8 @@ type Config struct {
 	// connection_init, which is nil for requests; Admit bounds the rate of operations; Validator gives the ETag of
 	// queries by GET. transport.Config has the details of each. Login puts an identity into the context with
 	// identity.NewContext; package auth has one for tokens and one that lets everybody do everything. Without Login, and
-	// without an identity, nobody is known, and gets what the rules give to everybody. Nil of the others does nothing.
+	// without an identity, nobody is known, and gets what the rules give to everybody. Nil of Admit does nothing; nil of
+	// Validator works ETags out from the positions of the views that are read.
 	Login     func(ctx context.Context, r *http.Request, payload map[string]any) (_ context.Context, expires time.Time, err error)
 	Admit     func(ctx context.Context, r *http.Request) (retryAfter time.Duration, err error)
 	Validator func(ctx context.Context, oc *graphql.OperationContext) (etag string, ok bool)

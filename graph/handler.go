@@ -36,7 +36,11 @@ const graphqlPath = "/graphql"
 // NewHandler returns the handler. An error says that an origin of the configuration is not one, or what is
 // wrong with the manifest of trusted documents.
 func NewHandler(r *Resolver, cfg Config) (*Handler, error) {
-	return NewHandlerOf(newRoot(r, cfg.withDefaults()), cfg)
+	root := newRoot(r, cfg.withDefaults())
+	if cfg.Validator == nil {
+		cfg.Validator = newETags(root, generated.NewExecutableSchema(generated.Config{}).Schema()).of
+	}
+	return NewHandlerOf(root, cfg)
 }
 
 // NewHandlerOf is NewHandler for resolvers of another make, with the same limits, rules and transports around them: those
@@ -81,7 +85,7 @@ func (h *Handler) newExecutor(schema graphql.ExecutableSchema) *executor.Executo
 	e.SetDisableSuggestion(h.cfg.Suggestions != On)
 	e.Use(limits{cfg: &h.cfg})
 	e.Use(new(direct.Extension))
-	e.Use(reads{freshness: h.cfg.Freshness})
+	e.Use(reads{within: h.cfg.WaitDefault, freshness: h.cfg.Freshness})
 	requests := newRequestLog(&h.cfg)
 	e.AroundResponses(requests.aroundResponses)
 	e.AroundResponses(capErrors)

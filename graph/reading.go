@@ -28,7 +28,10 @@ const (
 
 // reads finds out what an operation asks of its reads, before it is executed, and adds to its responses how fresh they
 // are.
-type reads struct{ freshness bool } // always
+type reads struct {
+	within    time.Duration // when a request does not say
+	freshness bool          // always
+}
 
 var (
 	_ graphql.OperationContextMutator = reads{}
@@ -44,9 +47,11 @@ func (reads) Validate(graphql.ExecutableSchema) error { return nil }
 // reading is what one operation asks of its reads, and what it was answered.
 type reading struct {
 	tokens    []eventstore.Token // different ones, the highest last
-	within    *time.Duration
+	within    time.Duration
+	shortest  time.Duration // that any of the fields may take to wait
 	onTimeout model.OnTimeout
 	freshness bool
+	began     time.Time // when waiting began for all fields at once; zero: each begins by itself
 
 	check   sync.Once // of all tokens but the highest
 	checked error
@@ -64,7 +69,7 @@ type used struct {
 // MutateOperationContext reads headers, extensions and the tokens of fields. What cannot be read is refused: an answer
 // without it might be staler than the client can bear.
 func (x reads) MutateOperationContext(_ context.Context, oc *graphql.OperationContext) *gqlerror.Error {
-	r := &reading{onTimeout: model.OnTimeoutError, freshness: x.freshness}
+	r := &reading{within: x.within, shortest: model.MaxWait, onTimeout: model.OnTimeoutError, freshness: x.freshness}
 	for _, name := range []string{headerAtLeast, headerWithin, headerOnTimeout, headerFreshness} {
 		if values := oc.Headers.Values(name); len(values) > 0 {
 			if err := r.set(name, values[0]); err != nil {
@@ -77,7 +82,7 @@ func (x reads) MutateOperationContext(_ context.Context, oc *graphql.OperationCo
 	}
 	if oc.Operation.Operation == ast.Query {
 		for _, field := range graphql.CollectFields(oc, oc.Operation.SelectionSet, []string{"Query"}) {
-			r.addArgument(field.Arguments.ForName("atLeast"), oc.Variables)
+			r.addArguments(field, oc.Variables)
 		}
 	}
 	oc.Stats.SetExtension(x.ExtensionName(), r)
@@ -120,7 +125,7 @@ func (r *reading) set(name string, value any) error {
 		return err
 	case headerWithin:
 		within, err := model.UnmarshalDuration(value)
-		r.within = &within
+		r.within = within
 		return err
 	case headerOnTimeout:
 		text, _ := value.(string)
@@ -140,17 +145,23 @@ func (r *reading) set(name string, value any) error {
 	return nil
 }
 
-// addArgument takes over a field's token. One that cannot be read fails its own field.
-func (r *reading) addArgument(argument *ast.Argument, variables map[string]any) {
-	if argument == nil {
-		return
+// addArguments takes over what a field says. What cannot be read fails its own field.
+func (r *reading) addArguments(field graphql.CollectedField, variables map[string]any) {
+	argument := func(name string) any {
+		if a := field.Arguments.ForName(name); a != nil {
+			if value, err := a.Value.Value(variables); err == nil {
+				return value
+			}
+		}
+		return nil
 	}
-	value, err := argument.Value.Value(variables)
-	if err != nil || value == nil {
-		return
-	}
-	if token, err := model.UnmarshalToken(value); err == nil {
+	if token, err := model.UnmarshalToken(argument("atLeast")); err == nil {
 		r.add(token)
+	}
+	if within, err := model.UnmarshalDuration(argument("within")); err == nil {
+		r.shortest = min(r.shortest, within)
+	} else {
+		r.shortest = min(r.shortest, r.within)
 	}
 }
 
@@ -242,9 +253,6 @@ func (r *reading) judge(ctx context.Context, store *eventstore.Store) error {
 // may be read.
 func (r *root) ready(ctx context.Context, view string, within *time.Duration, onTimeout *model.OnTimeout, own eventstore.Token) error {
 	asked := readingOf(ctx)
-	if within == nil {
-		within = asked.within
-	}
 	if onTimeout == nil {
 		onTimeout = &asked.onTimeout
 	}
@@ -275,7 +283,7 @@ func (r *root) await(ctx context.Context, asked *reading, view string, within *t
 	if len(tokens) == 0 {
 		return 0, nil
 	}
-	ctx, cancel := r.deadline(ctx, within)
+	ctx, cancel := r.deadline(ctx, asked, within)
 	defer cancel()
 	if err := asked.judge(ctx, r.Store); err != nil {
 		return 0, err
@@ -285,6 +293,18 @@ func (r *root) await(ctx context.Context, asked *reading, view string, within *t
 		err = errors.Join(err, r.Progress.Wait(ctx, view, token))
 	}
 	return wanted, err
+}
+
+// deadline bounds a wait by what the field, the request or the configuration says.
+func (r *root) deadline(ctx context.Context, asked *reading, within *time.Duration) (context.Context, context.CancelFunc) {
+	limit := asked.within
+	if within != nil {
+		limit = *within
+	}
+	if asked.began.IsZero() {
+		return context.WithTimeout(ctx, limit)
+	}
+	return context.WithDeadline(ctx, asked.began.Add(limit))
 }
 
 // late tells whether an error of waiting says that the view is there and older than wanted.

@@ -48,7 +48,6 @@ type Resolver struct {
 // root is the resolver with what is worked out once.
 type root struct {
 	*Resolver
-	waitDefault time.Duration
 	maxPage     int
 	maxLiveRows int
 	maxFold     int
@@ -70,7 +69,7 @@ type (
 
 func newRoot(r *Resolver, cfg Config) *root {
 	root := &root{
-		Resolver: r, waitDefault: cfg.WaitDefault, maxPage: cfg.MaxPage, maxFold: cfg.MaxFold,
+		Resolver: r, maxPage: cfg.MaxPage, maxFold: cfg.MaxFold,
 		maxLiveRows: cfg.MaxLiveRows, present: presenter{cfg.Logger}, sharing: queries.NewSharing(queries.SharingConfig{}),
 		rules: newRules(), histories: map[string]history{},
 	}
@@ -88,14 +87,6 @@ func (r *root) Mutation() generated.MutationResolver { return mutationRoot{r} }
 
 // Subscription answers gqlgen's executor.
 func (r *root) Subscription() generated.SubscriptionResolver { return subscriptionRoot{r} }
-
-func (r *root) deadline(ctx context.Context, within *time.Duration) (context.Context, context.CancelFunc) {
-	limit := r.waitDefault
-	if within != nil {
-		limit = *within
-	}
-	return context.WithTimeout(ctx, limit)
-}
 
 // list and what is in object.go answer as if what the asker may not see were not there.
 

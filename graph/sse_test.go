@@ -23,11 +23,20 @@ type eventStream struct {
 // follow begins a stream by GET, as a browser's EventSource does.
 func (b *bundle) follow(document string) *eventStream {
 	b.t.Helper()
+	return b.followWith(document)
+}
+
+// followWith is follow with headers, which come as names and values in turn.
+func (b *bundle) followWith(document string, headers ...string) *eventStream {
+	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
 	b.t.Cleanup(cancel)
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, b.url+"/graphql?query="+url.QueryEscape(document), http.NoBody)
 	must(b.t, err)
 	request.Header.Set("Accept", "text/event-stream")
+	for i := 0; i+1 < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
 	response, err := http.DefaultClient.Do(request)
 	must(b.t, err)
 	b.t.Cleanup(func() { _ = response.Body.Close() })

@@ -27,6 +27,7 @@ type Config struct {
 	CancelUnpaidAfter time.Duration `name:"cancel-unpaid-after" env:"CANCEL_UNPAID_AFTER" default:"30m" help:"How long after its placing an unpaid order is cancelled."`
 	Origins           []string      `name:"allowed-origins" env:"ALLOWED_ORIGINS" placeholder:"URL" help:"Other origins, such as https://shop.example.org, whose pages may send requests. Comma-separated."`
 	LogRequests       bool          `name:"log-requests" env:"LOG_REQUESTS" help:"Log a line for each GraphQL operation at info: its name, duration, codes of errors, actor. Else they are at debug."`
+	Freshness         string        `name:"freshness" env:"FRESHNESS" default:"asked" help:"Whether answers from read models say how fresh they are: asked, or always."`
 	PublishSchema     bool          `name:"publish-schema" env:"PUBLISH_SCHEMA" help:"Serve the GraphQL schema on /schema.graphql in production too."`
 
 	Auth     `embed:"" group:"Who is let in:"`
@@ -62,6 +63,9 @@ func (c *Config) Validate() error {
 	}
 	if c.CancelUnpaidAfter <= 0 {
 		return fmt.Errorf("CANCEL_UNPAID_AFTER (--cancel-unpaid-after) is %v: give a time above zero, such as 30m", c.CancelUnpaidAfter)
+	}
+	if c.Freshness != "" && c.Freshness != "asked" && c.Freshness != "always" {
+		return fmt.Errorf("FRESHNESS (--freshness) is %q: give asked or always", c.Freshness)
 	}
 	for _, origin := range c.Origins {
 		if u, err := url.Parse(origin); err != nil || u.Host == "" || u.Scheme == "" || (u.Path != "" && u.Path != "/") {
@@ -115,6 +119,7 @@ func (c *Config) outside(ctx context.Context, log *slog.Logger) (graph.Config, *
 		PublishSchema: c.PublishSchema,
 		LogRequests:   c.LogRequests,
 		Origins:       c.Origins,
+		Freshness:     c.Freshness == "always",
 		Logger:        log,
 	}
 	c.apply(&config)

@@ -221,6 +221,7 @@ func TestConfigurationErrorsNameTheVariableAndTheFix(t *testing.T) {
 		{[]string{"serve", "--env", "staging"}, []string{"HEADRACE_ENV", "production"}},
 		{[]string{"serve", "--log-level", "loud"}, []string{"LOG_LEVEL", "debug"}},
 		{[]string{"serve", "--database-max-connections", "2"}, []string{"DATABASE_MAX_CONNECTIONS", "8"}},
+		{[]string{"serve", "--freshness", "never"}, []string{"FRESHNESS", "always"}},
 		{[]string{"serve", "--allowed-origins", "shop"}, []string{"ALLOWED_ORIGINS", "https://"}},
 		{[]string{"serve", "--database-url", "postgres://u:se%cret@h:bad/d"}, []string{"DATABASE_URL", "percent-encoded"}},
 		{[]string{"serve", "--auth", "basic"}, []string{"AUTH", "jwt", "off"}},
