@@ -10,7 +10,7 @@ import { OperationTypeNode } from "graphql";
 import WebSocket from "ws";
 
 import { start } from "./server.mjs";
-import { addItem, followCart, newCart } from "./shop.mjs";
+import { addItem, followCart, open } from "./shop.mjs";
 
 globalThis.WebSocket ??= WebSocket; // browsers and Node 22 have it
 
@@ -30,11 +30,13 @@ function connect(server) {
 }
 
 test("Apollo: query, mutation, the cache, and a subscription that feeds it", async () => {
-  const cartId = await newCart(server);
+  const { stream: cartId, token } = await open(server);
   const { client, close } = connect(server);
   const read = gql`query ($id: ID!) { cart(id: $id) { id version items { sku quantity } } }`;
 
-  const first = await client.query({ query: read, variables: { id: cartId } });
+  // As a header the token is no argument, so that it does not part the cache.
+  const context = { headers: { "Headrace-At-Least": token } };
+  const first = await client.query({ query: read, variables: { id: cartId }, context });
   assert.equal(first.data.cart.version, 1);
 
   // A subscription of an object sends it as it is now whenever it connects, so that nothing has to be resumed.

@@ -104,7 +104,7 @@ onPage("the headers' editor reaches the server", async ({ page }) => {
 });
 
 test("GraphiQL: in production there is none", async () => {
-  const production = await start({ command: "serve", env: { HEADRACE_ENV: "production" } });
+  const production = await start({ command: "serve", env: { HEADRACE_ENV: "production", AUTH: "off" } });
   assert.equal((await fetch(`${production.origin}/`)).status, 404);
   assert.equal((await fetch(`${production.origin}/schema.graphql`)).status, 404);
   await production.stop();

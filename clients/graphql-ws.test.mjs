@@ -6,7 +6,7 @@ import { createClient } from "graphql-ws";
 import WebSocket from "ws";
 
 import { eventually, start } from "./server.mjs";
-import { add, addItem, ask, followCart, followEvents, newCart } from "./shop.mjs";
+import { add, addItem, followCart, followEvents, newCart } from "./shop.mjs";
 
 let server;
 before(async () => { server = await start(); });

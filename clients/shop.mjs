@@ -43,15 +43,19 @@ export const followCart = /* GraphQL */ `
   }
 `;
 
-/** Opens a cart and returns its id. */
-export async function newCart(server, ownerId = "ada") {
-  const { openCart: opened } = await ask(server, openCart, { ownerId });
-  return opened.receipt.stream;
+/** Opens a cart and returns its receipt. */
+export async function open(server, ownerId = "ada", headers = {}) {
+  const { openCart: opened } = await ask(server, openCart, { ownerId }, headers);
+  if (opened.userErrors.length > 0) throw new Error(JSON.stringify(opened.userErrors));
+  return opened.receipt;
 }
 
+/** Opens a cart and returns its id. */
+export const newCart = async (...args) => (await open(...args)).stream;
+
 /** Puts an item into a cart. */
-export async function add(server, cartId, sku = "tea") {
-  const { addItem: added } = await ask(server, addItem, { cartId, sku });
+export async function add(server, cartId, sku = "tea", headers = {}) {
+  const { addItem: added } = await ask(server, addItem, { cartId, sku }, headers);
   if (added.userErrors.length > 0) throw new Error(JSON.stringify(added.userErrors));
   return added;
 }
