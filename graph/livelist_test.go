@@ -146,10 +146,7 @@ func TestLiveListsHaveLimits(t *testing.T) {
 // fails demands that a subscription ends with an error.
 func (s *socket) fails(id, code string) {
 	s.t.Helper()
-	if text := s.text(); !strings.Contains(text, `"`+code+`"`) {
-		s.t.Fatalf("%s goes on with %s, want %s", id, text, code)
-	}
-	s.receive("complete")
+	equal(s.t, "code of "+id, s.failed(id)["code"], any(code))
 }
 
 // asActor takes the header X-Actor for who asks, with no right but their own.

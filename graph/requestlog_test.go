@@ -58,7 +58,7 @@ func TestAStreamLeavesItsLineAtItsEnd(t *testing.T) {
 	b := setup(t, graph.Config{LogRequests: true})
 	b.openCart()
 	stream := b.follow(`subscription Watch { events(after: "0") { position } }`)
-	stream.expect("event: next", `data: {"data":{"events":{"position":"1"}}}`)
+	stream.expect("id: 1", "event: next", `data: {"data":{"events":{"position":"1"}}}`)
 	for _, line := range b.log.operations() {
 		if strings.Contains(line, "Watch") {
 			t.Fatalf("an open stream has left %s", line)

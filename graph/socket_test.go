@@ -3,11 +3,8 @@ package graph_test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
 	"github.com/coder/websocket/wsjson"
@@ -139,87 +136,6 @@ func (b *bundle) refused(options websocket.DialOptions) (int, http.Header) {
 	}
 	must(b.t, response.Body.Close())
 	return response.StatusCode, response.Header
-}
-
-// Another subprotocol is agreed on first, so that browsers show the code: they fail without one when none is agreed on.
-func TestOtherSubprotocolsAreClosed(t *testing.T) {
-	t.Parallel()
-	b := setup(t, graph.Config{})
-	for _, protocols := range [][]string{nil, {"graphql-ws"}, {"mqtt", "graphql-ws"}} {
-		s := b.dialWith(websocket.DialOptions{Subprotocols: protocols})
-		if len(protocols) > 0 {
-			equal(t, "agreed on", s.conn.Subprotocol(), protocols[0])
-		}
-		equal(t, fmt.Sprint(protocols), s.closed(), websocket.StatusCode(4406))
-	}
-	s := b.dialWith(websocket.DialOptions{Subprotocols: []string{"graphql-ws", "graphql-transport-ws"}})
-	equal(t, "of both", s.conn.Subprotocol(), "graphql-transport-ws")
-	s.send(in{"type": "connection_init"})
-	s.receive("connection_ack")
-}
-
-func TestSocketsOfOtherOriginsAreRefused(t *testing.T) {
-	t.Parallel()
-	b := setup(t, graph.Config{Origins: []string{"https://shop.example"}})
-	dial := func(origin string) websocket.DialOptions {
-		return websocket.DialOptions{Subprotocols: []string{"graphql-transport-ws"}, HTTPHeader: http.Header{"Origin": {origin}}}
-	}
-	status, _ := b.refused(dial("https://evil.example"))
-	equal(t, "status", status, http.StatusForbidden)
-	s := b.dialWith(dial("https://shop.example"))
-	s.send(in{"type": "connection_init"})
-	s.receive("connection_ack")
-}
-
-func TestSocketsCloseWithTheProtocolsCodes(t *testing.T) {
-	t.Parallel()
-	b := setup(t, graph.Config{MaxBodyBytes: 1000})
-	first := in{"type": "connection_init"}
-	subscribe := in{"type": "subscribe", "id": "1", "payload": in{"query": `subscription { events { position } }`}}
-	for _, c := range []struct {
-		name     string
-		messages []any
-		code     websocket.StatusCode
-	}{
-		{"subscribe first", []any{subscribe}, 4401},
-		{"the same id", []any{first, subscribe, subscribe}, 4409},
-		{"two beginnings", []any{first, first}, 4429},
-		{"no object", []any{in{"type": "connection_init", "payload": 7}}, 4400},
-		{"no type", []any{first, in{"id": "1"}}, 4400},
-		{"unknown type", []any{first, in{"type": "start", "id": "1"}}, 4400},
-		{"server's type", []any{first, in{"type": "next", "id": "1"}}, 4400},
-		{"no JSON object", []any{first, "subscribe"}, 4400},
-		{"no id", []any{first, in{"type": "subscribe", "payload": in{"query": "{ a }"}}}, 4400},
-		{"no payload", []any{first, in{"type": "subscribe", "id": "1"}}, 4400},
-		{"too long", []any{first, strings.Repeat("x", 2000)}, websocket.StatusMessageTooBig},
-	} {
-		s := b.dial()
-		for _, message := range c.messages {
-			must(t, wsjson.Write(s.ctx, s.conn, message))
-		}
-		equal(t, c.name, s.closed(), c.code)
-	}
-}
-
-// Who says nothing is closed, and who has begun is not.
-func TestSilenceAtTheBeginningIsBounded(t *testing.T) {
-	t.Parallel()
-	b := setup(t, graph.Config{InitTimeout: 100 * time.Millisecond})
-	silent, chatty := b.dial(), b.dial()
-	chatty.send(in{"type": "ping"}) // which begins nothing
-	for _, s := range []*socket{silent, chatty} {
-		equal(t, "silence", s.closed(), websocket.StatusCode(4408))
-	}
-	waits := make(chan struct{})
-	b = setup(t, graph.Config{InitTimeout: 100 * time.Millisecond, Login: func(ctx context.Context, _ *http.Request, _ map[string]any) (context.Context, time.Time, error) {
-		close(waits)
-		<-ctx.Done()
-		return ctx, time.Time{}, ctx.Err()
-	}})
-	s := b.dial()
-	s.send(in{"type": "connection_init"})
-	<-waits
-	equal(t, "a login that takes too long", s.closed(), websocket.StatusCode(4408))
 }
 
 func TestSubscriptionsShareASocket(t *testing.T) {
