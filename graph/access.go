@@ -3,6 +3,7 @@ package graph
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
@@ -18,6 +19,9 @@ type rules struct {
 	fields  map[string]fieldRule  // of root fields, by "Type.field"
 	objects map[string]objectRule // of what has an id, by the first part of the id, which is the view's name
 }
+
+// eventKind is that of the log's own events.
+const eventKind = "event"
 
 // fieldRule says who may ask for a root field. The zero value lets nobody.
 type fieldRule int
@@ -105,6 +109,29 @@ func (r rules) aroundOperations(ctx context.Context, next graphql.OperationHandl
 	}
 	return next(ctx)
 }
+
+// missing names the root fields and the types of objects in a schema that have no rule. The server does not start with any.
+func (r rules) missing(schema *ast.Schema) (names []string) {
+	for _, object := range []*ast.Definition{schema.Query, schema.Mutation, schema.Subscription} {
+		if object == nil {
+			continue
+		}
+		for _, field := range object.Fields {
+			if name := object.Name + "." + field.Name; r.fields[name] == 0 && !strings.HasPrefix(field.Name, "__") {
+				names = append(names, name)
+			}
+		}
+	}
+	for _, object := range schema.GetPossibleTypes(schema.Types["Node"]) {
+		if r.objects[kindOf(object.Name)].see == nil {
+			names = append(names, object.Name)
+		}
+	}
+	return names
+}
+
+// kindOf is how the ids of a type begin: its name with a small letter.
+func kindOf(object string) string { return strings.ToLower(object[:1]) + object[1:] }
 
 func rootObject(kind ast.Operation) string {
 	switch kind {

@@ -8,7 +8,9 @@ package graph
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/99designs/gqlgen/graphql/executor"
@@ -33,8 +35,8 @@ type Handler struct {
 
 const graphqlPath = "/graphql"
 
-// NewHandler returns the handler. An error says that an origin of the configuration is not one, or what is
-// wrong with the manifest of trusted documents.
+// NewHandler returns the handler. An error says what has no rule, that an origin of the configuration is not one, or
+// what is wrong with the manifest of trusted documents.
 func NewHandler(r *Resolver, cfg Config) (*Handler, error) {
 	root := newRoot(r, cfg.withDefaults())
 	if cfg.Validator == nil {
@@ -49,6 +51,9 @@ func NewHandlerOf(resolvers generated.ResolverRoot, cfg Config) (*Handler, error
 	cfg = cfg.withDefaults()
 	h := &Handler{cfg: cfg, present: presenter{cfg.Logger}}
 	schema := generated.NewExecutableSchema(generated.Config{Resolvers: resolvers})
+	if missing := newRules().missing(schema.Schema()); len(missing) > 0 {
+		return nil, fmt.Errorf("nobody said in graph/rules.go who may ask for or see %s", strings.Join(missing, ", "))
+	}
 	var err error
 	if h.documents, err = newDocuments(schema.Schema(), &h.cfg); err != nil {
 		return nil, err

@@ -24,8 +24,6 @@ const (
 	orderView    = "order"
 	userView     = "user"
 	activityView = "activity"
-
-	eventKind = "event" // of the log itself, as ids begin
 )
 
 // Resolver holds what the answers come from. All fields are needed. It is safe for concurrent use, as they are.
