@@ -82,19 +82,25 @@ func (b *bench) addItem(api string, connections int, selection string) func(cont
 
 // serve starts the server in production mode on a free port and waits until it is ready.
 func serve(ctx context.Context, api, databaseURL string) (address string, stop func(), err error) {
+	address, _, stop, err = serveProcess(ctx, api, databaseURL)
+	return address, stop, err
+}
+
+// serveProcess is serve that also says the process's id.
+func serveProcess(ctx context.Context, api, databaseURL string) (address string, process int, stop func(), err error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", nil, fmt.Errorf("looking for a free port: %w", err)
+		return "", 0, nil, fmt.Errorf("looking for a free port: %w", err)
 	}
 	address = listener.Addr().String()
 	if err := listener.Close(); err != nil {
-		return "", nil, err
+		return "", 0, nil, err
 	}
 	cmd := exec.CommandContext(ctx, api, "serve")
 	cmd.Env = append(os.Environ(), "DATABASE_URL="+databaseURL, "LISTEN_ADDR="+address, "HEADRACE_ENV=production", "AUTH=off")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
-		return "", nil, fmt.Errorf("starting the server: %w", err)
+		return "", 0, nil, fmt.Errorf("starting the server: %w", err)
 	}
 	stop = func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
@@ -102,12 +108,12 @@ func serve(ctx context.Context, api, databaseURL string) (address string, stop f
 	}
 	for range 300 {
 		if ready(ctx, address) {
-			return address, stop, nil
+			return address, cmd.Process.Pid, stop, nil
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
 	stop()
-	return "", nil, fmt.Errorf("the server at %s did not become ready", address)
+	return "", 0, nil, fmt.Errorf("the server at %s did not become ready", address)
 }
 
 func ready(ctx context.Context, address string) bool {

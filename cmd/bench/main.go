@@ -66,6 +66,7 @@ func measure(ctx context.Context, cfg config) error {
 		{"latency", b.latencySection},
 		{"read", b.readSection},
 		{"graphql", b.graphqlSection},
+		{"subscriptions", b.subscriptionsSection},
 	}
 	for _, s := range sections {
 		if !strings.Contains(s.name, cfg.Only) {
