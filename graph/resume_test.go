@@ -2,6 +2,7 @@ package graph_test
 
 import (
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,6 +70,66 @@ func TestSubscriptionsAfterWhatCannotBe(t *testing.T) {
 		s.subscribe("1", document, in{"a": "2", "t": head.String()})
 		s.fails("1", "POSITION_BEYOND_HEAD")
 	}
+}
+
+// A client of an event stream that comes again with the id of the last event it saw goes on after that, whatever the
+// arguments say that it began with.
+func TestEventStreamsGoOnAfterTheLastEventID(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{})
+	cart := b.openCart() // 1
+	b.openCart()         // 2
+	b.openCart()         // 3
+	b.settle()
+	tells := func(document, lastSeen, id, data string) {
+		t.Helper()
+		stream := b.followWith(document, "Last-Event-ID", lastSeen)
+		defer stream.close()
+		stream.expect("id: "+id, "event: next", "data: "+data)
+	}
+	position := func(field, position string) string { return `{"data":{"` + field + `":{"position":"` + position + `"}}}` }
+	for _, field := range []string{"events", "activityLogged"} {
+		for _, arguments := range []string{"", `(after: "0")`, `(after: "1")`} {
+			document := "subscription { " + field + arguments + " { position } }"
+			tells(document, "2", "3", position(field, "3"))
+		}
+		tells("subscription { "+field+`(after: "2") { position } }`, "0", "3", position(field, "3"))
+	}
+	list := `{"data":{"cartsChanged":{"kind":"SNAPSHOT_END","position":"3","unchanged":%s}}}`
+	document := `subscription { cartsChanged { kind position unchanged } }`
+	tells(document, "3", "3", strings.Replace(list, "%s", b.ids("carts"), 1))
+	tells(document, "0", "3", strings.Replace(list, "%s", "[]", 1))
+
+	// An object's state that the client has is not told again.
+	document = `subscription { cartChanged(id: "` + cart + `") { version } }`
+	had := b.followWith(document, "Last-Event-ID", "1")
+	b.post(addItem, in{"cart": cart, "price": 1}) // 4
+	had.expect("id: 4", "event: next", `data: {"data":{"cartChanged":{"version":2}}}`)
+
+	for _, document := range []string{
+		`subscription { events { position } }`, `subscription { activityLogged { position } }`, `subscription { cartsChanged { kind } }`, document,
+	} {
+		for _, c := range []struct{ id, code string }{
+			{"x", "BAD_USER_INPUT"}, {"-1", "BAD_USER_INPUT"}, {"01", "BAD_USER_INPUT"}, {"99999999999999999999", "BAD_USER_INPUT"}, {"99", "POSITION_BEYOND_HEAD"},
+		} {
+			stream := b.followWith(document, "Last-Event-ID", c.id)
+			stream.expect("event: next")
+			if data := stream.lineAfterComments(); !strings.Contains(data, c.code) {
+				t.Fatalf("%s after %s is answered by %s", document, c.id, data)
+			}
+			stream.expect("event: complete", "data:", "end")
+		}
+	}
+}
+
+// ids are those of a list, as JSON.
+func (b *bundle) ids(field string) string {
+	b.t.Helper()
+	var ids []string
+	for _, node := range b.post("{ "+field+" { nodes { id } } }", nil).at(b.t, field, "nodes").([]any) {
+		ids = append(ids, strconv.Quote(node.(map[string]any)["id"].(string)))
+	}
+	return "[" + strings.Join(ids, ",") + "]"
 }
 
 // Of the many who follow a cart each is told of every change, and the cart is read a few times and not once for each.

@@ -74,7 +74,7 @@ func streamSeen[T any](ctx context.Context, at func(T) int64, produce func(yield
 func watch[R any](
 	ctx context.Context, r *root, view string, get func(context.Context, string) (*R, error), id string, at func(*R) int64,
 ) (<-chan *R, error) {
-	seen, err := lastSeen(ctx)
+	seen, err := r.resume(ctx, nil, nil)
 	if err != nil {
 		return nil, err
 	}
