@@ -87,7 +87,9 @@ func TestEventStreamsGoOnAfterTheLastEventID(t *testing.T) {
 		defer stream.close()
 		stream.expect("id: "+id, "event: next", "data: "+data)
 	}
-	position := func(field, position string) string { return `{"data":{"` + field + `":{"position":"` + position + `"}}}` }
+	position := func(field, position string) string {
+		return `{"data":{"` + field + `":{"position":"` + position + `"}}}`
+	}
 	for _, field := range []string{"events", "activityLogged"} {
 		for _, arguments := range []string{"", `(after: "0")`, `(after: "1")`} {
 			document := "subscription { " + field + arguments + " { position } }"

@@ -28,9 +28,13 @@ func (b *bench) subscriptionsSection(ctx context.Context) error {
 	for _, n := range subscribed {
 		cases = append(cases, benchCase{
 			name: fmt.Sprintf("in one process, %s subscribers of %s events", count(float64(n.subscribers)), count(float64(n.events))),
-			run:  b.deliver(n.subscribers, n.events, b.inProcess),
+			run:  b.deliver(n.subscribers, n.events, b.inProcess(0)),
 		})
 	}
+	cases = append(cases, benchCase{
+		name: fmt.Sprintf("in one process, 1 subscriber of 20,000 events, beside %s who wait for other streams", count(crowd)),
+		run:  b.deliver(1, 20_000, b.inProcess(crowd)),
+	})
 	for _, n := range subscribed {
 		cases = append(cases, benchCase{
 			name: fmt.Sprintf("over WebSockets, %s subscribers of %s events", count(float64(n.subscribers)), count(float64(n.events))),
@@ -105,37 +109,43 @@ func appendCarts(ctx context.Context, store *eventstore.Store, n int) error {
 	return nil
 }
 
-// inProcess lets goroutines follow the log through one tail.
-func (b *bench) inProcess(ctx context.Context, db *database, n int, told func()) (func(), error) {
-	store, err := b.open(ctx, db)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	tail := queries.NewTail(store, queries.TailConfig{})
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = tail.Run(ctx) })
-	for range n {
-		after := int64(0)
-		events, err := tail.Events(ctx, &after, queries.EventFilter{})
+// inProcess lets goroutines follow the log through one tail, beside some who follow streams that nothing happens to.
+func (b *bench) inProcess(bystanders int) subscribers {
+	return func(ctx context.Context, db *database, n int, told func()) (func(), error) {
+		store, err := b.open(ctx, db)
 		if err != nil {
-			cancel()
 			return nil, err
 		}
-		wg.Go(func() {
-			for _, err := range events {
-				if err != nil {
-					return
-				}
-				told()
+		ctx, cancel := context.WithCancel(ctx)
+		tail := queries.NewTail(store, queries.TailConfig{})
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = tail.Run(ctx) })
+		stop := func() {
+			cancel()
+			wg.Wait()
+			_ = store.Close(context.WithoutCancel(ctx))
+		}
+		for i := range n + bystanders {
+			filter, after := queries.EventFilter{}, int64(0)
+			if i >= n {
+				filter.Stream = fmt.Sprintf("cart-%d", i)
 			}
-		})
+			events, err := tail.Events(ctx, &after, filter)
+			if err != nil {
+				stop()
+				return nil, err
+			}
+			wg.Go(func() {
+				for _, err := range events {
+					if err != nil {
+						return
+					}
+					told()
+				}
+			})
+		}
+		return stop, nil
 	}
-	return func() {
-		cancel()
-		wg.Wait()
-		_ = store.Close(context.WithoutCancel(ctx))
-	}, nil
 }
 
 // memory measures what a server's process grows by with a crowd of idle subscribers, for each of them.
