@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -63,7 +62,8 @@ func (c DispatcherConfig) withDefaults() DispatcherConfig {
 // hidden for a while, and comes back by itself when its process died.
 //
 // Nil from the publisher counts as delivery, so a publisher within the process must say nil only for what was
-// acknowledged: use a Local with AwaitAck.
+// acknowledged: use a Local with AwaitAck. With a broker that keeps what it acknowledged, delivery ends there, and Return
+// is for the receivers on its other side.
 type Dispatcher struct {
 	pool      *pgxpool.Pool
 	store     *eventstore.Store
@@ -87,7 +87,8 @@ type claimed struct {
 	headers   map[string]string
 	attempt   int
 	createdAt time.Time
-	err       error // of the publisher
+	until     time.Time // when it comes back by itself, which no two claims of it have in common
+	err       error     // of the publisher
 }
 
 // Run dispatches until ctx ends, waits for the publishers that it called, records their outcome, and returns nil.
@@ -163,7 +164,7 @@ func (d *Dispatcher) claim(ctx context.Context, limit int) ([]claimed, error) {
 		return nil, err
 	}
 	messages, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m claimed, err error) {
-		err = row.Scan(&m.id, &m.topic, &m.key, &m.payload, &m.headers, &m.attempt, &m.createdAt)
+		err = row.Scan(&m.id, &m.topic, &m.key, &m.payload, &m.headers, &m.attempt, &m.createdAt, &m.until)
 		return m, err
 	})
 	if err != nil {
@@ -240,12 +241,13 @@ func (d *Dispatcher) settle(ctx context.Context, batch []claimed) error {
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.PublishTimeout/4)
 	defer cancel()
 	var delivered, failed []uuid.UUID
+	var claims []time.Time
 	var attempts []int
 	var waits []float64
 	var reasons []string
 	for _, m := range batch {
 		if m.err == nil {
-			delivered = append(delivered, m.id)
+			delivered, claims = append(delivered, m.id), append(claims, m.until)
 			continue
 		}
 		failed, attempts = append(failed, m.id), append(attempts, m.attempt)
@@ -253,7 +255,7 @@ func (d *Dispatcher) settle(ctx context.Context, batch []claimed) error {
 	}
 	var b pgx.Batch
 	b.Queue(sqlAsync)
-	b.Queue(sqlDelivered, delivered)
+	b.Queue(sqlDelivered, delivered, claims)
 	b.Queue(sqlFailed, failed, attempts, waits, reasons, d.cfg.Attempts)
 	results := d.pool.SendBatch(ctx, &b)
 	defer results.Close()
@@ -291,48 +293,4 @@ func (d *Dispatcher) backOff(attempt int) time.Duration {
 		wait = min(wait, d.cfg.RetryMin<<(attempt-1))
 	}
 	return wait*3/4 + jitter(wait/2)/2
-}
-
-// DeadLetter is a message whose attempts are used up.
-type DeadLetter struct {
-	ID        uuid.UUID
-	Topic     string
-	Key       string
-	Payload   json.RawMessage
-	Headers   map[string]string
-	Attempts  int
-	CreatedAt time.Time
-	DeadAt    time.Time
-	LastError string
-}
-
-// ListDead returns up to limit dead letters, the oldest death first.
-func ListDead(ctx context.Context, pool *pgxpool.Pool, limit int) ([]DeadLetter, error) {
-	rows, err := pool.Query(ctx, sqlListDead, limit)
-	if err != nil {
-		return nil, fmt.Errorf("listing dead letters: %w", err)
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (l DeadLetter, err error) {
-		err = row.Scan(&l.ID, &l.Topic, &l.Key, (*[]byte)(&l.Payload), &l.Headers, &l.Attempts, &l.CreatedAt, &l.DeadAt,
-			&l.LastError)
-		return l, err
-	})
-}
-
-// RetryDead makes dead letters due again with all their attempts, and returns how many there were.
-func RetryDead(ctx context.Context, pool *pgxpool.Pool, ids ...uuid.UUID) (int64, error) {
-	tag, err := pool.Exec(ctx, sqlRetryDead, ids)
-	if err != nil {
-		return 0, fmt.Errorf("retrying dead letters: %w", err)
-	}
-	return tag.RowsAffected(), nil
-}
-
-// DiscardDead deletes dead letters for good, and returns how many there were.
-func DiscardDead(ctx context.Context, pool *pgxpool.Pool, ids ...uuid.UUID) (int64, error) {
-	tag, err := pool.Exec(ctx, sqlDiscardDead, ids)
-	if err != nil {
-		return 0, fmt.Errorf("discarding dead letters: %w", err)
-	}
-	return tag.RowsAffected(), nil
 }

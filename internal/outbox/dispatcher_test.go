@@ -305,3 +305,67 @@ func ExampleLocal() {
 	// welcome, Ada
 	// publish to user.welcome: the local broker is closed
 }
+
+// A broker that keeps messages ends the dispatcher's part; what its receiver sends back is delivered again, also when it
+// comes back before the dispatcher has recorded that it was delivered.
+func TestReturnedMessagesComeAgainAndDieAfterTheLastAttempt(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var d *outbox.Dispatcher
+	failing := errors.New("the mail server is down")
+	r := newReceiver(func(msg *message.Message) error {
+		if msg.Metadata.Get("lang") == "en" {
+			return d.Return(b.ctx, "letters", msg, failing)
+		}
+		if msg.Metadata.Get(outbox.MetaAttempt) == "1" {
+			return d.Return(b.ctx, "letters", msg, failing)
+		}
+		return nil
+	})
+	d = outbox.NewDispatcher(b.pool, b.store, r, outbox.DispatcherConfig{
+		Attempts: 3, RetryMin: time.Millisecond, RetryMax: time.Millisecond, PollMin: time.Millisecond, Logger: quiet(),
+	})
+	b.run(d.Run)
+	dying := b.send(1, nil)[0]
+	mended := b.send(1, func(m *eventstore.Message) { m.Headers = nil })[0]
+	until(b.ctx, t, "one is dead and the other delivered", func() bool {
+		var left, dead int
+		_ = b.pool.QueryRow(b.ctx, `select count(*), count(dead_at) from outbox`).Scan(&left, &dead)
+		return left == 1 && dead == 1
+	})
+	letters, err := outbox.ListDead(b.ctx, b.pool, 10)
+	if err != nil || len(letters) != 1 || letters[0].ID != dying || letters[0].Attempts != 3 || letters[0].LastError != failing.Error() ||
+		letters[0].Key != "k" || letters[0].Headers[outbox.MetaReturned] != "3" || letters[0].Headers["lang"] != "en" {
+		t.Fatalf("dead letters %+v, %v", letters, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if got := r.got[mended.String()]; len(got) != 2 || got[1].Metadata.Get(outbox.MetaReturned) != "1" {
+		t.Fatalf("the mended one came %d times", len(got))
+	}
+	if got := r.got[dying.String()]; len(got) != 3 {
+		t.Fatalf("the dying one came %d times", len(got))
+	}
+}
+
+func TestReturnRefusesWhatIsFromNoOutbox(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	d := outbox.NewDispatcher(b.pool, b.store, newReceiver(nil), outbox.DispatcherConfig{Logger: quiet()})
+	own := message.NewMessage(uuid.NewString(), []byte(`{}`))
+	own.Metadata = message.Metadata{outbox.MetaAttempt: "1", outbox.MetaCreatedAt: time.Now().Format(time.RFC3339Nano)}
+	for name, change := range map[string]func(m *message.Message){
+		"id": func(m *message.Message) { m.UUID = "7" }, "payload": func(m *message.Message) { m.Payload = []byte("x") },
+		"attempt": func(m *message.Message) { m.Metadata[outbox.MetaAttempt] = "" },
+		"time":    func(m *message.Message) { m.Metadata[outbox.MetaCreatedAt] = "today" },
+	} {
+		foreign := own.Copy()
+		change(foreign)
+		if err := d.Return(b.ctx, "letters", foreign, errors.New("no")); !errors.Is(err, outbox.ErrForeign) {
+			t.Errorf("another %s: %v", name, err)
+		}
+	}
+	if err := d.Return(b.ctx, "letters", own, errors.New("no")); err != nil {
+		t.Fatal(err)
+	}
+}

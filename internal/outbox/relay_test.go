@@ -177,3 +177,80 @@ func TestLeasedRelayHaltsWhenItsCheckpointIsOfAnotherHistory(t *testing.T) {
 		t.Fatalf("%d events were told", r.count())
 	}
 }
+
+// stuck is a publisher that stands still in its first call, as the whole process may.
+type stuck struct {
+	recorderOf
+	once          sync.Once
+	asleep, awake chan struct{}
+}
+
+func (s *stuck) Publish(topic string, messages ...*message.Message) error {
+	s.once.Do(func() {
+		close(s.asleep)
+		<-s.awake
+	})
+	return s.recorderOf.Publish(topic, messages...)
+}
+
+// A relay that sleeps longer than its lease tells the broker again what was told, and never moves the cursor back.
+func TestOversleptRelayMovesNoCursor(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.add(30, 3)
+	zombies := &recorder{changed: make(chan struct{}, 1)}
+	sleeper := &stuck{recorderOf: recorderOf{zombies, "zombie"}, asleep: make(chan struct{}), awake: make(chan struct{})}
+	stop := b.run(outbox.NewRelay(b.store, sleeper, outbox.RelayConfig{Pool: b.pool, TTL: time.Hour, Logger: quiet()}).Run)
+	<-sleeper.asleep
+	b.exec(`update checkpoints set lease_until = clock_timestamp() - interval '1 second' where name = 'relay'`)
+	r := &recorder{changed: make(chan struct{}, 1)}
+	b.run(outbox.NewRelay(b.store, recorderOf{r, "successor"}, outbox.RelayConfig{Pool: b.pool, TTL: time.Hour, Logger: quiet()}).Run)
+	b.add(30, 3)
+	r.reach(t, b, 60)
+	cursor := func() (position, epoch int64) {
+		if err := b.pool.QueryRow(b.ctx, `select position, lease_epoch from checkpoints where name = 'relay'`).Scan(&position, &epoch); err != nil {
+			t.Fatal(err)
+		}
+		return position, epoch
+	}
+	until(b.ctx, t, "the successor has recorded", func() bool { position, _ := cursor(); return position == 60 })
+	_, epoch := cursor()
+	close(sleeper.awake)
+	zombies.reach(t, b, 30) // it says once more what was said, which receivers drop by position
+	stop()
+	if position, now := cursor(); position != 60 || now != epoch {
+		t.Fatalf("the cursor is at %d in epoch %d, want 60 in %d", position, now, epoch)
+	}
+	r.check(t, 1)
+}
+
+func TestRelayAnnouncesWhatIsTooLargeForTheBroker(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	local := outbox.NewLocal(outbox.LocalConfig{})
+	defer local.Close()
+	small := &limited{to: local}
+	b.run(outbox.NewRelay(b.store, small, outbox.RelayConfig{Pool: b.pool, Logger: quiet()}).Run)
+	sub, at := sums("sums_v1")
+	// No probe would come in time: it is the announcement that has the log read.
+	b.run(outbox.NewConsumer(b.pool, b.store, local, sub, outbox.ConsumerConfig{Probe: time.Hour, Logger: quiet()}).Run)
+	for range 20 {
+		b.add(31, 31)
+		at.reach(b.ctx, t, b.head())
+	}
+	b.checkSums("sums_v1", b.head())
+}
+
+// limited is a broker that takes no payloads.
+type limited struct{ to *outbox.Local }
+
+func (*limited) Close() error { return nil }
+
+func (l *limited) Publish(topic string, messages ...*message.Message) error {
+	for _, msg := range messages {
+		if len(msg.Payload) > 0 {
+			return outbox.ErrTooLarge
+		}
+	}
+	return l.to.Publish(topic, messages...)
+}

@@ -73,14 +73,30 @@ from (
 	order by available_at limit $1 for update skip locked
 ) due
 where o.id = due.id
-returning o.id, o.topic, o.key, o.payload::text, o.headers, o.attempts, o.created_at`
+returning o.id, o.topic, o.key, o.payload::text, o.headers, o.attempts, o.created_at, o.available_at`
 
 	// sqlNextDue tells in how many seconds the next message is due.
 	sqlNextDue = `
 select extract(epoch from available_at - clock_timestamp())::float8 from outbox
 where dead_at is null order by available_at limit 1`
 
-	sqlDelivered = `delete from outbox where id = any($1)`
+	// sqlDelivered deletes messages that are as they were claimed: one that was claimed again belongs to that claim, and
+	// one that a receiver has sent back is to come again.
+	sqlDelivered = `
+delete from outbox o using unnest($1::uuid[], $2::timestamptz[]) as f(id, claimed)
+where o.id = f.id and o.available_at = f.claimed`
+
+	// sqlReturn takes a message back that was delivered, or buries it: id, topic, key, payload, headers, when it was
+	// created, the attempt that failed, the seconds to wait, the error; then the limit of attempts. If the attempt that
+	// failed is not the newest, nothing is done.
+	sqlReturn = `
+insert into outbox as o (id, topic, key, payload, headers, created_at, attempts, available_at, last_error, dead_at)
+values ($1, $2, $3, $4, $5, $6, $7, clock_timestamp() + make_interval(secs => $8), $9,
+	case when $7::int >= $10::int then clock_timestamp() end)
+on conflict (id) do update set headers = excluded.headers, available_at = excluded.available_at,
+	last_error = excluded.last_error, dead_at = excluded.dead_at
+where o.attempts = excluded.attempts and o.dead_at is null
+returning o.dead_at is not null`
 
 	// sqlFailed returns messages for another attempt, or buries them when the attempts are used up: by message its id,
 	// the attempt that failed, the seconds to wait and the error; then the limit. A message that was claimed again in
