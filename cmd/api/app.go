@@ -27,12 +27,21 @@ type app struct {
 	pool    *pgxpool.Pool
 	reads   *pgxpool.Pool // for views alone
 	store   *eventstore.Store
-	brokers []*outbox.Local
+	brokers []pubSub
 	graph   *graph.Handler
 
+	// takeBack has a message that could not be worked on delivered again later. Nil: the dispatcher waits for the answer
+	// to each message, and a refusal is enough.
+	takeBack  func(ctx context.Context, topic string, m *message.Message, reason error) error
 	receivers []receiver
 	workers   []*worker
 	draining  atomic.Bool
+}
+
+// pubSub is a broker.
+type pubSub interface {
+	message.Publisher
+	message.Subscriber
 }
 
 // worker is a part that runs beside the requests from start to end.
@@ -47,7 +56,7 @@ type worker struct {
 
 // receiver works on the messages of a topic.
 type receiver struct {
-	broker *outbox.Local
+	broker message.Subscriber
 	topic  string
 	handle func(context.Context, *message.Message) error
 }
@@ -64,14 +73,14 @@ func (a *app) work(name string, run func(context.Context) error) *worker {
 	return w
 }
 
-func (a *app) receive(broker *outbox.Local, topic string, handle func(context.Context, *message.Message) error) {
+func (a *app) receive(broker message.Subscriber, topic string, handle func(context.Context, *message.Message) error) {
 	a.receivers = append(a.receivers, receiver{broker: broker, topic: topic, handle: handle})
 }
 
 // consumers makes the workers that follow the log.
 type consumers struct {
 	app      *app
-	broker   *outbox.Local
+	broker   message.Subscriber
 	progress *queries.Progress
 	config   outbox.ConsumerConfig
 }
@@ -182,30 +191,77 @@ func (a *app) stopServing(deadline context.Context, server *http.Server) error {
 	return &exitError{exitCutOff, errors.Join(fmt.Errorf("requests were cut off after %v: %w", a.config.DrainTimeout, err), server.Close())}
 }
 
-// startReceivers subscribes all before the first message is dispatched.
+// startReceivers subscribes all before the first message is dispatched. A broker that other processes share may be away;
+// then it keeps the messages, and the subscription is tried again until ctx ends.
 func (a *app) startReceivers(ctx context.Context, all *sync.WaitGroup) error {
 	for _, r := range a.receivers {
 		// The subscription ends with the broker, after the dispatcher has had its answers.
 		incoming, err := r.broker.Subscribe(context.WithoutCancel(ctx), r.topic)
-		if err != nil {
+		if err != nil && a.takeBack == nil {
 			return fmt.Errorf("subscribing to %s: %w", r.topic, err)
 		}
 		all.Go(func() {
-			for m := range incoming {
-				a.deliver(r, m)
+			for {
+				if err == nil {
+					for m := range incoming {
+						a.deliver(r, m)
+					}
+				}
+				if a.takeBack == nil || !a.sleep(ctx, r.topic, err) {
+					return
+				}
+				incoming, err = r.broker.Subscribe(context.WithoutCancel(ctx), r.topic)
 			}
 		})
 	}
 	return nil
 }
 
+// sleep waits until it is worth another try; it returns false when there is none to be made.
+func (a *app) sleep(ctx context.Context, topic string, err error) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	if err != nil {
+		a.log.Warn("subscribing failed; it is tried again", "topic", topic, "error", err)
+	}
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 func (a *app) deliver(r receiver, m *message.Message) {
 	ctx, cancel := context.WithTimeout(m.Context(), receiverTimeout)
 	defer cancel()
-	if err := r.handle(ctx, m); err != nil {
-		a.log.Error("a message could not be worked on; it comes again", "topic", r.topic, "message", m.UUID, "error", err)
+	err := r.handle(ctx, m)
+	if err == nil {
+		m.Ack()
+		return
+	}
+	if m.Context().Err() != nil {
+		m.Nack() // the server is shutting down: nothing is wrong with the message
+		return
+	}
+	a.log.Error("a message could not be worked on; it comes again", "topic", r.topic, "message", m.UUID, "error", err)
+	if a.takeBack == nil {
 		m.Nack()
 		return
 	}
-	m.Ack()
+	bounded, stop := context.WithTimeout(m.Context(), receiverTimeout)
+	defer stop()
+	switch back := a.takeBack(bounded, r.topic, m, err); {
+	case back == nil:
+		m.Ack()
+	case errors.Is(back, outbox.ErrForeign):
+		a.log.Error("the message is given up: it did not come from the outbox", "topic", r.topic, "message", m.UUID, "error", back)
+		m.Ack()
+	default:
+		a.log.Error("taking the message back failed; the broker repeats it", "topic", r.topic, "message", m.UUID, "error", back)
+		m.Nack()
+	}
 }

@@ -22,6 +22,8 @@ import (
 	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/identity"
 	"github.com/headrace/headrace/internal/outbox"
+	"github.com/headrace/headrace/internal/outbox/kafka"
+	"github.com/headrace/headrace/internal/outbox/natsjs"
 	"github.com/headrace/headrace/internal/queries"
 	"github.com/headrace/headrace/internal/queries/activityview"
 	"github.com/headrace/headrace/internal/queries/cartview"
@@ -64,11 +66,6 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	users := commands.NewHandler(store, user.Decider(), commands.Config{})
 	orders := commands.NewHandler(store, order.Decider(order.Config{CancelUnpaidAfter: config.CancelUnpaidAfter}), commands.Config{})
 
-	// Delivering: the log to all that follow it, and messages to those that work on them. Where processes share a
-	// broker, its publisher and subscriber take the place of these two.
-	logBroker := outbox.NewLocal(outbox.LocalConfig{})
-	messages := outbox.NewLocal(outbox.LocalConfig{AwaitAck: true})
-
 	// Answering: how far the views are, what changed in them, and what happens in the log.
 	progress := queries.NewProgress(pool, store, queries.ProgressConfig{})
 	tail := queries.NewTail(store, queries.TailConfig{Logger: log})
@@ -96,11 +93,24 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 		return nil, errors.Join(err, store.Close(ctx))
 	}
 
+	// Delivering: the log to all that follow it, and messages to those that work on them.
+	logBroker, messages, err := openBrokers(config, log)
+	if err != nil {
+		reads.Close()
+		return nil, errors.Join(err, store.Close(ctx))
+	}
+	dispatcher := outbox.NewDispatcher(pool, store, messages, outbox.DispatcherConfig{Logger: log})
+	relay := outbox.RelayConfig{Logger: log}
 	a := &app{
 		config: config, log: log, pool: pool, reads: reads, store: store, graph: outside,
-		brokers: []*outbox.Local{logBroker, messages},
+		brokers: []pubSub{logBroker, messages},
 	}
-	a.work("relay", outbox.NewRelay(store, logBroker, outbox.RelayConfig{Logger: log}).Run)
+	if config.shared() {
+		relay.Pool, relay.Name, relay.Owner, relay.TTL = pool, "relay_"+config.Broker, owner, config.LeaseTTL
+		relay.PollMax = sharedPoll
+		a.takeBack = dispatcher.Return
+	}
+	a.work("relay", outbox.NewRelay(store, logBroker, relay).Run)
 	if verifier != nil {
 		a.work("keys", verifier.Run)
 	}
@@ -128,8 +138,37 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 			commands.Call{CommandID: "cancel_unpaid:" + m.UUID, Who: identity.System("policy:cancel_unpaid"), CausationID: m.UUID})
 		return unlessRefused(err)
 	}))
-	a.work("dispatcher", outbox.NewDispatcher(pool, store, messages, outbox.DispatcherConfig{Logger: log}).Run)
+	a.work("dispatcher", dispatcher.Run)
 	return a, nil
+}
+
+// openBrokers returns what carries the log and what carries the messages. All that follow the log trust Postgres, so its
+// carrier may forget what is old; messages are taken out of the database when they are acknowledged, so theirs may not.
+func openBrokers(config *Config, log *slog.Logger) (ofLog, ofMessages pubSub, err error) {
+	switch config.Broker {
+	case brokerNATS:
+		of := natsjs.Config{URL: config.NATSURL, Credentials: config.NATSCredentials, Replicas: config.NATSReplicas, Logger: log}
+		of.New = true
+		ofLog, err = natsjs.Open(of)
+		of.Group, of.InFlight, of.Refuse = receiverGroup, receiversAtWork, true
+		if err == nil {
+			ofMessages, err = natsjs.Open(of)
+		}
+	case brokerKafka:
+		of := kafka.Config{
+			Brokers: config.KafkaBrokers, TLS: config.KafkaTLS, CA: config.KafkaCA,
+			User: config.KafkaUser, Password: config.KafkaPassword, Logger: log,
+		}
+		of.New, of.Partitions = true, 1
+		ofLog, err = kafka.Open(of)
+		of.Group, of.Partitions = receiverGroup, 0
+		if err == nil {
+			ofMessages, err = kafka.Open(of)
+		}
+	default:
+		ofLog, ofMessages = outbox.NewLocal(outbox.LocalConfig{}), outbox.NewLocal(outbox.LocalConfig{AwaitAck: true})
+	}
+	return ofLog, ofMessages, err
 }
 
 // react is what a consumer does with events of payload P, which is all that it is handed.
@@ -182,6 +221,16 @@ func (a *app) handler() http.Handler {
 // projectionBatch is how many events a projection that is behind takes at once: in thousands of events more of them are
 // of the same rows, which are then written once. Live batches hold what has come.
 const projectionBatch = 4000
+
+// receiverGroup is the name under which the processes of this program share the work on messages at a shared broker, and
+// receiversAtWork is how many messages of a topic they may have in hand together.
+const (
+	receiverGroup   = "headrace"
+	receiversAtWork = 64
+)
+
+// sharedPoll is how often the one relay of a fleet looks at the log at least: it is not woken by other processes.
+const sharedPoll = 100 * time.Millisecond
 
 // receiverTimeout bounds the work on one message; the dispatcher gives it up a little later.
 const receiverTimeout = 15 * time.Second
