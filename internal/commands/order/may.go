@@ -20,10 +20,11 @@ func may(s State, command Command, who identity.Identity) error {
 			return nil
 		}
 		return commands.Forbidden("only its owner may do this with an order")
-	default:
+	case Ship, Deliver, Refund:
 		if who.Has(identity.Staff) {
 			return nil
 		}
 		return commands.Forbidden("only staff may do this with an order")
 	}
+	return commands.Forbidden("nobody may do this with an order") // nothing that was forgotten above is allowed
 }
