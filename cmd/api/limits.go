@@ -32,6 +32,7 @@ type Limits struct {
 	MaxSocketStreams        int `name:"max-socket-streams" env:"MAX_SOCKET_STREAMS" default:"100" help:"Operations open on one WebSocket."`
 	MaxSubscriptions        int `name:"max-subscriptions" env:"MAX_SUBSCRIPTIONS" default:"20000" help:"Subscriptions open at once."`
 	MaxSubjectSubscriptions int `name:"max-subject-subscriptions" env:"MAX_SUBJECT_SUBSCRIPTIONS" default:"500" help:"Subscriptions open on behalf of one subject."`
+	MaxLiveRows             int `name:"max-live-rows" env:"MAX_LIVE_ROWS" default:"10000" help:"Rows of a list that keeps itself up to date."`
 }
 
 // Switches are what the mode turns on or off, and what is off unless it is asked for.
@@ -67,6 +68,7 @@ func (c *Config) apply(to *graph.Config) {
 	to.DocumentCacheBytes, to.PersistedBytes = l.DocumentCacheBytes, l.PersistedBytes
 	to.MaxStreams, to.MaxSocketStreams = l.MaxStreams, l.MaxSocketStreams
 	to.MaxSubscriptions, to.MaxSubjectSubscriptions = l.MaxSubscriptions, l.MaxSubjectSubscriptions
+	to.MaxLiveRows = l.MaxLiveRows
 }
 
 func (l *Limits) page() queries.PageConfig { return queries.PageConfig{Max: l.MaxPage} }
