@@ -214,3 +214,38 @@ func TestSubscribersLeaveNothingBehind(t *testing.T) {
 	equal(t, "close code", <-closed, 1012)
 	gone()
 }
+
+// Subscriptions of all kinds outlive the loss of every connection to the database, and miss nothing.
+func TestSubscriptionsOutliveLostConnections(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{})
+	cart := b.openCart()
+	b.settle()
+	log, object, list, activity := b.connect(), b.connect(), b.connect(), b.connect()
+	log.subscribe("1", `subscription { events(after: "1") { position } }`, nil)
+	object.subscribe("1", `subscription($id: ID!) { cartChanged(id: $id) { version } }`, in{"id": cart})
+	object.object("1", "cartChanged")
+	list.subscribe("1", followCarts, nil)
+	list.listed("1")
+	activity.subscribe("1", followActivity, in{"a": "1"})
+	for version := 2.0; version < 6; version++ {
+		_, err := b.pool.Exec(t.Context(), `select pg_terminate_backend(pid) from pg_stat_activity
+			where datname = current_database() and pid <> pg_backend_pid()`)
+		must(t, err)
+		position := strconv.Itoa(int(version))
+		for deadline := time.Now().Add(patience); ; {
+			a := b.post(`mutation($c: ID!, $i: ID) { addItem(input: {cartId: $c, sku: "tea", name: "Tea", quantity: 1,
+				unitPrice: {amount: 1, currency: "EUR"}, commandId: $i}) { receipt { version } } }`, in{"c": cart, "i": "add " + position})
+			if a.code() == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal(a.raw)
+			}
+		}
+		equal(t, "event", log.object("1", "events")["position"], any(position))
+		equal(t, "activity", activity.object("1", "activityLogged")["position"], any(position))
+		equal(t, "object", object.object("1", "cartChanged")["version"], any(version))
+		equal(t, "list", list.listed("1").carts[cart], version)
+	}
+}

@@ -110,6 +110,7 @@ func (t *Tail) Run(ctx context.Context) error {
 		}
 		n, err := t.read(ctx)
 		switch {
+		case err != nil && ctx.Err() != nil:
 		case err != nil:
 			t.cfg.Logger.WarnContext(ctx, "the live tail cannot read the log and tries again", "error", err)
 			poll = t.cfg.PollMax
