@@ -17,6 +17,7 @@ import (
 type client struct {
 	conn   net.Conn
 	reader *bufio.Reader
+	token  string // sent as a bearer's, unless empty
 	out    []byte
 	in     []byte
 }
@@ -32,7 +33,11 @@ func dial(ctx context.Context, address string) (*client, error) {
 // post sends a body and returns the answer's, which is valid until the next call. An answer that is not 200, or holds
 // "errors" or a user error, is an error.
 func (c *client) post(body []byte) ([]byte, error) {
-	c.out = append(c.out[:0], "POST /graphql HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: "...)
+	c.out = append(c.out[:0], "POST /graphql HTTP/1.1\r\nHost: bench\r\n"...)
+	if c.token != "" {
+		c.out = append(append(append(c.out, "Authorization: Bearer "...), c.token...), "\r\n"...)
+	}
+	c.out = append(c.out, "Content-Type: application/json\r\nContent-Length: "...)
 	c.out = strconv.AppendInt(c.out, int64(len(body)), 10)
 	c.out = append(c.out, "\r\n\r\n"...)
 	c.out = append(c.out, body...)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,7 +15,10 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
+
 	"github.com/headrace/headrace/graph"
+	"github.com/headrace/headrace/graph/auth"
 	"github.com/headrace/headrace/graph/generated"
 	"github.com/headrace/headrace/graph/model"
 	"github.com/headrace/headrace/internal/eventstore"
@@ -57,6 +62,9 @@ func (b *bench) readSection(ctx context.Context) error {
 	defer log.Close()
 	r := &reading{bench: b, reader: cartview.NewReader(db.pool, queries.PageConfig{}), log: slog.New(slog.NewJSONHandler(log, nil))}
 	defer r.stop()
+	if r.verifier, r.token, err = issue(ctx); err != nil {
+		return err
+	}
 	cases, err := r.cases(ctx)
 	if err != nil {
 		return err
@@ -66,10 +74,12 @@ func (b *bench) readSection(ctx context.Context) error {
 
 // reading has the servers of the section.
 type reading struct {
-	bench   *bench
-	reader  *cartview.Reader
-	log     *slog.Logger
-	servers []*http.Server
+	bench    *bench
+	reader   *cartview.Reader
+	log      *slog.Logger
+	verifier *auth.Verifier
+	token    string
+	servers  []*http.Server
 }
 
 func (r *reading) stop() {
@@ -140,6 +150,7 @@ func (r *reading) load(address, query string) func(context.Context) (sample, err
 				return sample{}, err
 			}
 			defer c.conn.Close()
+			c.token = r.token
 			clients[i] = c
 		}
 		return run(ctx, len(clients), 1, r.bench.config.Duration, func(_ context.Context, w, _ int) error {
@@ -147,6 +158,35 @@ func (r *reading) load(address, query string) func(context.Context) (sample, err
 			return err
 		})
 	}
+}
+
+// issue returns a token of a member of staff, and a verifier that accepts it by the issuer's public key, as a server does.
+func issue(ctx context.Context) (*auth.Verifier, string, error) {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return nil, "", err
+	}
+	set, err := os.CreateTemp("", "headrace-bench-keys")
+	if err != nil {
+		return nil, "", err
+	}
+	defer os.Remove(set.Name())
+	_, err = fmt.Fprintf(set, `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"bench","use":"sig","x":%q}]}`,
+		base64.RawURLEncoding.EncodeToString(public))
+	if err := errors.Join(err, set.Close()); err != nil {
+		return nil, "", err
+	}
+	const issuer, audience = "https://issuer.example.org/", "bench"
+	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwt.MapClaims{
+		"iss": issuer, "aud": audience, "sub": "user-bench", "roles": []string{identity.Staff}, "exp": time.Now().Add(24 * time.Hour).Unix(),
+	})
+	token.Header["kid"] = "bench"
+	text, err := token.SignedString(private)
+	if err != nil {
+		return nil, "", err
+	}
+	verifier, err := auth.NewVerifier(ctx, auth.Config{KeysFile: set.Name(), Issuer: issuer, Audience: audience})
+	return verifier, text, err
 }
 
 func constant() (http.Handler, error) {
@@ -211,11 +251,7 @@ func plain(rows source) func() (http.Handler, error) {
 func (r *reading) graphql(rows source) func() (http.Handler, error) {
 	return func() (http.Handler, error) {
 		handler, err := graph.NewHandlerOf(&rowsRoot{rows: rows}, graph.Config{
-			LogRequests: true,
-			Logger:      r.log,
-			Login: func(ctx context.Context, _ *http.Request, _ map[string]any) (context.Context, time.Time, error) {
-				return identity.NewContext(ctx, identity.Identity{Subject: "bench", Roles: []string{identity.Staff}}), time.Time{}, nil
-			},
+			Logger: r.log, LogRequests: true, Login: r.verifier.Login,
 		})
 		if err != nil {
 			return nil, err
