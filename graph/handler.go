@@ -109,7 +109,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.routes.S
 
 func (h *Handler) serveGraphQL(w http.ResponseWriter, r *http.Request) {
 	req := newRequest(r)
-	w.Header().Set("X-Request-Id", req.correlationID)
+	w.Header()[headerRequestID] = []string{req.correlationID}
 	h.graphql.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), requestKey{}, req)))
 }
 

@@ -71,7 +71,7 @@ type used struct {
 func (x reads) MutateOperationContext(_ context.Context, oc *graphql.OperationContext) *gqlerror.Error {
 	r := &reading{within: x.within, shortest: model.MaxWait, onTimeout: model.OnTimeoutError, freshness: x.freshness}
 	for _, name := range []string{headerAtLeast, headerWithin, headerOnTimeout, headerFreshness} {
-		if values := oc.Headers.Values(name); len(values) > 0 {
+		if values := oc.Headers[name]; len(values) > 0 {
 			if err := r.set(name, values[0]); err != nil {
 				return coded(codeBadUserInput, "the header %s is not right: %s", name, err)
 			}
