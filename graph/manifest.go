@@ -9,6 +9,7 @@ import (
 
 	"github.com/vektah/gqlparser/v2"
 	"github.com/vektah/gqlparser/v2/ast"
+	validation "github.com/vektah/gqlparser/v2/validator/rules"
 )
 
 // hashPrefix says of an id that it is the SHA-256 of the document, in hexadecimal.
@@ -76,7 +77,7 @@ func (m *manifest) add(id, text string, schema *ast.Schema) error {
 	case isPrefixed && name != hashOf(text):
 		return errors.New("the document has another hash: " + hashOf(text))
 	}
-	document, errs := gqlparser.LoadQuery(schema, text)
+	document, errs := gqlparser.LoadQueryWithRules(schema, text, validation.NewDefaultRules())
 	if len(errs) > 0 {
 		return errs
 	}
