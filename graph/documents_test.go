@@ -49,7 +49,7 @@ func apollo(hash, document string) in {
 	return request
 }
 
-func byID(id string) in { return in{"extensions": in{"documentId": id}} }
+func byID(id string) in { return in{"documentId": id} }
 
 func TestDocumentsMayBeNamedByTheirHash(t *testing.T) {
 	t.Parallel()
@@ -86,14 +86,14 @@ func TestDocumentsMayBeNamedByTheirHash(t *testing.T) {
 		post(apollo(sha("x"), ""), "Accept", "application/graphql-response+json").status, http.StatusBadRequest)
 	for name, request := range map[string]in{
 		"another hash":            apollo(sha("x"), document),
-		"another hash, by id":     {"query": document, "extensions": in{"documentId": "sha256:" + sha("x")}},
+		"another hash, by id":     {"query": document, "documentId": "sha256:" + sha("x")},
 		"no hash":                 apollo("", document),
 		"half a hash":             apollo(sha(document)[:32], document),
 		"a hash in capitals":      apollo(strings.ToUpper(sha(document)), document),
 		"another version":         {"extensions": in{"persistedQuery": in{"version": 2, "sha256Hash": sha(document)}}},
 		"no version":              {"extensions": in{"persistedQuery": in{"sha256Hash": sha(document)}}},
 		"no object":               {"extensions": in{"persistedQuery": "x"}},
-		"an id that is no text":   {"extensions": in{"documentId": 7}},
+		"an id that is no text":   {"documentId": 7},
 		"an id that is too long":  byID(strings.Repeat("x", 101)),
 		"an id that is empty":     byID(""),
 		"neither name nor text":   {"extensions": in{"other": 1}},
@@ -131,7 +131,7 @@ func TestFormsOfManifests(t *testing.T) {
 		}
 		equal(t, name+": by Apollo's extension", ask(http.MethodPost, "/graphql", jsonOf(t, apollo(sha(trustedTypename), ""))).code(), nil)
 		equal(t, name+": others too", ask(http.MethodPost, "/graphql", query(t, "{ __typename }")).code(), nil)
-		other := in{"query": "{ __typename }", "extensions": in{"documentId": c.ids[0]}}
+		other := in{"query": "{ __typename }", "documentId": c.ids[0]}
 		equal(t, name+": another text", ask(http.MethodPost, "/graphql", jsonOf(t, other)).code(), any("BAD_REQUEST"))
 	}
 }
@@ -178,7 +178,7 @@ func TestOnlyTrustedDocumentsAreExecuted(t *testing.T) {
 		return b.do(r)
 	}
 	b.openCart() // by its whole text
-	equal(t, "by id", post(in{"variables": in{"id": "cart-1"}, "extensions": in{"documentId": "cart"}}).code(), nil)
+	equal(t, "by id", post(in{"variables": in{"id": "cart-1"}, "documentId": "cart"}).code(), nil)
 	const foreign = `{ __typename }`
 	for name, request := range map[string]in{
 		"by its text":              {"query": foreign},

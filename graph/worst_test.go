@@ -81,6 +81,7 @@ func TestWorstVariablesAreRefused(t *testing.T) {
 		{"lists deeper than JSON may be", fmt.Sprintf(nodes, strings.Repeat("[", 50_000)+strings.Repeat("]", 50_000)), "BAD_REQUEST"},
 		{"deep objects", fmt.Sprintf(filtered, strings.Repeat(`{"ownerId":`, 5_000)+"1"+strings.Repeat("}", 5_000)), "GRAPHQL_VALIDATION_FAILED"},
 		{"unknown fields", fmt.Sprintf(filtered, `{"ownerId": "a"`+strings.Repeat(`,"x": 1`, 5_000)+"}"), "GRAPHQL_VALIDATION_FAILED"},
+		{"more bytes than allowed", fmt.Sprintf(nodes, `["`+strings.Repeat("a", 256<<10)+`"]`), "REQUEST_TOO_LARGE"},
 		{"no list", fmt.Sprintf(nodes, `{"a": 1}`), "GRAPHQL_VALIDATION_FAILED"},
 		{"a page as large as numbers go", `{"query": "query($n: Int) { carts(first: $n) { nodes { id } } }", "variables": {"n": 2147483647}}`, "COMPLEXITY_LIMIT_EXCEEDED"},
 	} {
