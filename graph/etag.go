@@ -20,8 +20,8 @@ import (
 	"github.com/headrace/headrace/internal/identity"
 )
 
-// etags gives queries the ETag of their answer without executing them: an answer is the same as long as the views that it
-// is read from stand at the same positions, and the log too where it is read from events. It asks the database for the
+// etags gives queries the ETag of their answer without executing them: an answer is the same as long as nothing changed in
+// the views that it is read from, and nothing in the log where it is read from events. It asks the database for the
 // positions, so that it is right on every node, and before the answer is read, so that an answer is at most newer than its
 // ETag says.
 type etags struct {
@@ -106,10 +106,17 @@ func (e etags) addPositions(ctx context.Context, sum hash.Hash, from *sources) e
 		return nil
 	}
 	found, err := e.root.Progress.Freshness(ctx, views...)
-	for _, f := range found {
-		fmt.Fprintln(sum, f.Projection, f.Checkpoint, f.At)
+	if err != nil {
+		return err
 	}
-	return err
+	for _, f := range found {
+		changed, err := e.root.Feed.LastChange(ctx, f)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(sum, f.Checkpoint, changed)
+	}
+	return nil
 }
 
 // sourcesOf finds out what a query is read from by the types that it selects: what has an id comes from the view of its

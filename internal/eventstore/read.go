@@ -219,6 +219,19 @@ func (s *Store) EventsAt(ctx context.Context, positions []int64) ([]Event, error
 	return events, nil
 }
 
+// LastOf returns the last event of any of these types after one position and up to another, and false when there is none.
+// It looks at as many positions as there are from the end to that event.
+func (s *Store) LastOf(ctx context.Context, types []string, after, until int64) (Event, bool, error) {
+	events, err := readEvents(ctx, s.pool, sqlLastOf, types, after, until)
+	if err != nil {
+		return Event{}, false, fmt.Errorf("reading the last event before %d: %w", until, err)
+	}
+	if len(events) == 0 {
+		return Event{}, false, nil
+	}
+	return events[0], true, nil
+}
+
 // Head returns the token of the newest event; its position is 0 when the log is empty.
 func (s *Store) Head(ctx context.Context) (Token, error) {
 	var t Token

@@ -224,6 +224,9 @@ where stream = $4 and position <= $2 and (cardinality($5::text[]) = 0 or type = 
 	and version > coalesce((select version from events where position = $1 and stream = $4), (select max(low) from seek))
 order by version limit $3`
 
+	sqlLastOf = `select ` + sqlColumns + ` from events
+where type = any($1) and position > $2 and position <= $3 order by position desc limit 1`
+
 	sqlEventAt = `select ` + sqlColumns + ` from events where position = $1`
 
 	sqlEventsAt = `select ` + sqlColumns + ` from events where position = any($1::bigint[]) order by position`

@@ -19,7 +19,7 @@ func TestEveryStatementFitsTheSchema(t *testing.T) {
 		"receipt": sqlReceipt, "forget": sqlForget, "readStream": sqlReadStream, "backward": sqlReadStreamBackward,
 		"readLog": sqlReadLog, "readLogTypes": sqlReadLogTypes, "readLogStream": sqlReadLogStream, "eventAt": sqlEventAt, "eventsAt": sqlEventsAt,
 		"logHead": sqlLogHead, "headPosition": sqlHeadPosition, "streamVersion": sqlStreamVersion, "eventID": sqlEventID,
-		"snapshot": sqlSnapshot, "positionAt": sqlPositionAt, "judgeClaims": sqlJudgeClaims,
+		"snapshot": sqlSnapshot, "lastOf": sqlLastOf, "positionAt": sqlPositionAt, "judgeClaims": sqlJudgeClaims,
 	} {
 		if _, err := conn.Conn().Prepare(t.Context(), name, sql); err != nil {
 			t.Errorf("%s: %v", name, err)

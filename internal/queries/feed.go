@@ -34,6 +34,8 @@ type Feed struct {
 	wanted   chan struct{} // holds a value when the first watcher came
 	idle     func()        // ends the session when the last watcher goes; nil outside of one
 	seen     int64         // events up to here have been told to those who watched
+
+	calm map[string]calm // by checkpoint; see LastChange
 }
 
 // watched is one view of a feed.
@@ -53,7 +55,7 @@ type watcher struct {
 
 // NewFeed returns a feed over views; Run does its work.
 func NewFeed(store *eventstore.Store, tail *Tail, progress *Progress, views ...Projection) *Feed {
-	f := &Feed{store: store, tail: tail, progress: progress, views: map[string]*watched{}, wanted: make(chan struct{}, 1)}
+	f := &Feed{store: store, tail: tail, progress: progress, views: map[string]*watched{}, wanted: make(chan struct{}, 1), calm: map[string]calm{}}
 	for _, p := range views {
 		f.views[p.Name] = &watched{
 			projection: p, keys: map[string]map[*watcher]struct{}{},
