@@ -23,8 +23,8 @@ import (
 type config struct {
 	Duration time.Duration `default:"3s" help:"How long each run of a case lasts."`
 	Runs     int           `default:"3" help:"How many runs each case has; the median is reported."`
-	Only     string        `help:"Run only the sections whose name contains this: append, command, replay, latency, read, graphql."`
-	Events   int           `default:"200000" help:"How many events the replay reads."`
+	Only     string        `help:"Run only the sections whose name contains this: append, command, replay, relay, latency, read, graphql."`
+	Events   int           `default:"200000" help:"How many events the replay and the relay read."`
 	API      string        `help:"The server's binary for the GraphQL section; built when empty." type:"existingfile"`
 }
 
@@ -63,6 +63,7 @@ func measure(ctx context.Context, cfg config) error {
 		{"append", b.appendSection},
 		{"command", b.commandSection},
 		{"replay", b.replaySection},
+		{"relay", b.relaySection},
 		{"latency", b.latencySection},
 		{"read", b.readSection},
 		{"graphql", b.graphqlSection},
