@@ -29,6 +29,11 @@ func TestConsumerFollowsTheLogThroughTheBroker(t *testing.T) {
 	sub, at := sums("sums_v1")
 	b.run(outbox.NewConsumer(b.pool, b.store, local, sub, outbox.ConsumerConfig{Batch: 50, Probe: never}).Run)
 	at.reach(b.ctx, t, 300)
+	// The relay follows from where the head is when it starts, which may be late.
+	until(b.ctx, t, "the relay follows", func() bool {
+		b.add(1, 1)
+		return at.position() > 300
+	})
 	var appending sync.WaitGroup
 	for range 4 {
 		appending.Go(func() { b.add(250, 3) })
