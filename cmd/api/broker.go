@@ -19,6 +19,7 @@ const (
 // Brokers says what carries the log and the messages between processes, and how it is reached.
 type Brokers struct {
 	Broker          string   `name:"broker" env:"BROKER" default:"local" help:"What carries the log and the messages: local (each process follows the log by itself), nats or kafka."`
+	EventsTopic     string   `name:"events-topic" env:"EVENTS_TOPIC" placeholder:"TOPIC" help:"Publish each event as a message of its own on this topic, keyed by stream, for other programs. Needs nats or kafka."`
 	NATSURL         string   `name:"nats-url" env:"NATS_URL" placeholder:"URL" help:"Servers of NATS with JetStream, comma-separated: nats://host:port, or tls://host:port. Default nats://127.0.0.1:4222."`
 	NATSCredentials string   `name:"nats-credentials" env:"NATS_CREDENTIALS" placeholder:"FILE" help:"Credentials file for NATS."`
 	NATSReplicas    int      `name:"nats-replicas" env:"NATS_REPLICAS" placeholder:"N" help:"Copies of each stream in a cluster of NATS, 1 to 5. Unset: 1 when the stream is made, and then what an operator sets."`
@@ -36,6 +37,9 @@ func (b *Brokers) shared() bool { return b.Broker == brokerNATS || b.Broker == b
 func (b *Brokers) Validate() error {
 	switch b.Broker {
 	case "", brokerLocal:
+		if b.EventsTopic != "" {
+			return errors.New("EVENTS_TOPIC (--events-topic) is set, and no other program can read from BROKER=local: give BROKER=nats or kafka")
+		}
 		return nil
 	case brokerNATS:
 		return b.validateNATS()

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 	"syscall"
@@ -9,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/headrace/headrace/internal/natstest"
+	"github.com/headrace/headrace/internal/outbox"
+	"github.com/headrace/headrace/internal/outbox/natsjs"
 	"github.com/headrace/headrace/internal/pgtest"
 )
 
@@ -86,7 +90,7 @@ func TestAServerStartsWithoutItsBroker(t *testing.T) {
 	t.Parallel()
 	nats := natstest.Start(t)
 	nats.Stop()
-	s := startServer(t, Config{Brokers: Brokers{Broker: brokerNATS, NATSURL: nats.URL}})
+	s := startServer(t, Config{Brokers: Brokers{Broker: brokerNATS, NATSURL: nats.URL, EventsTopic: "shop.events"}})
 	cart := s.open(t)
 	if added := s.add(t, cart, 2); added.Cart == nil || added.Cart.Items[0].Quantity != 2 {
 		t.Fatalf("got %+v", added)
@@ -96,6 +100,26 @@ func TestAServerStartsWithoutItsBroker(t *testing.T) {
 		var position int64
 		err := s.app.pool.QueryRow(t.Context(), "select position from checkpoints where name = 'relay_nats'").Scan(&position)
 		return err == nil && position >= 2
+	})
+	other, err := natsjs.Open(natsjs.Config{URL: nats.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	until(t, "another program to read the first event", func() bool {
+		from, err := other.Subscribe(ctx, "shop.events")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var event outbox.PublicEvent
+		select {
+		case msg := <-from:
+			return json.Unmarshal(msg.Payload, &event) == nil && event.Stream == cart && event.Type == "cart.opened" && event.Version == 1
+		case <-ctx.Done():
+			return false
+		}
 	})
 }
 
@@ -129,7 +153,9 @@ func TestBrokersAreValidated(t *testing.T) {
 		{Brokers{Broker: "nats"}, ""},
 		{Brokers{Broker: "nats", NATSURL: "nats://a:4222, tls://b:4222", NATSReplicas: 3}, ""},
 		{Brokers{Broker: "kafka", KafkaBrokers: []string{"a:9092"}, KafkaTLS: true, KafkaUser: "u", KafkaPassword: "p"}, ""},
+		{Brokers{Broker: "nats", EventsTopic: "shop.events"}, ""},
 		{Brokers{Broker: "rabbit"}, "BROKER"},
+		{Brokers{EventsTopic: "shop.events"}, "EVENTS_TOPIC"},
 		{Brokers{Broker: "nats", NATSURL: "http://a"}, "NATS_URL"},
 		{Brokers{Broker: "nats", NATSCredentials: "/does/not/exist"}, "NATS_CREDENTIALS"},
 		{Brokers{Broker: "nats", NATSReplicas: 6}, "NATS_REPLICAS"},

@@ -94,7 +94,7 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	}
 
 	// Delivering: the log to all that follow it, and messages to those that work on them.
-	logBroker, messages, err := openBrokers(config, log)
+	logBroker, messages, events, err := openBrokers(config, log)
 	if err != nil {
 		reads.Close()
 		return nil, errors.Join(err, store.Close(ctx))
@@ -111,6 +111,11 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 		a.takeBack = dispatcher.Return
 	}
 	a.work("relay", outbox.NewRelay(store, logBroker, relay).Run)
+	if events != nil {
+		relay.Each, relay.Topic, relay.Name = true, config.EventsTopic, relay.Name+"_events"
+		a.brokers = append(a.brokers, events)
+		a.work("relay of events", outbox.NewRelay(store, events, relay).Run)
+	}
 	if verifier != nil {
 		a.work("keys", verifier.Run)
 	}
@@ -142,33 +147,36 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	return a, nil
 }
 
-// openBrokers returns what carries the log and what carries the messages. All that follow the log trust Postgres, so its
-// carrier may forget what is old; messages are taken out of the database when they are acknowledged, so theirs may not.
-func openBrokers(config *Config, log *slog.Logger) (ofLog, ofMessages pubSub, err error) {
-	switch config.Broker {
-	case brokerNATS:
-		of := natsjs.Config{URL: config.NATSURL, Credentials: config.NATSCredentials, Replicas: config.NATSReplicas, Logger: log}
-		of.New = true
-		ofLog, err = natsjs.Open(of)
-		of.Group, of.InFlight, of.Refuse = receiverGroup, receiversAtWork, true
-		if err == nil {
-			ofMessages, err = natsjs.Open(of)
+// openBrokers returns what carries the log, the messages, and the events for other programs, which is nil unless they are
+// asked for. All that follow the log trust Postgres, so its carrier may forget what is old; messages are taken out of the
+// database when they are acknowledged, so theirs may not.
+func openBrokers(config *Config, log *slog.Logger) (ofLog, ofMessages, ofEvents pubSub, err error) {
+	open := func(group string, fresh, refuse bool, partitions int32) pubSub {
+		if err != nil {
+			return nil
 		}
-	case brokerKafka:
-		of := kafka.Config{
-			Brokers: config.KafkaBrokers, TLS: config.KafkaTLS, CA: config.KafkaCA,
-			User: config.KafkaUser, Password: config.KafkaPassword, Logger: log,
+		var broker pubSub
+		if config.Broker == brokerKafka {
+			broker, err = kafka.Open(kafka.Config{
+				Brokers: config.KafkaBrokers, TLS: config.KafkaTLS, CA: config.KafkaCA, User: config.KafkaUser, Password: config.KafkaPassword,
+				Group: group, New: fresh, Partitions: partitions, Logger: log,
+			})
+			return broker
 		}
-		of.New, of.Partitions = true, 1
-		ofLog, err = kafka.Open(of)
-		of.Group, of.Partitions = receiverGroup, 0
-		if err == nil {
-			ofMessages, err = kafka.Open(of)
-		}
-	default:
-		ofLog, ofMessages = outbox.NewLocal(outbox.LocalConfig{}), outbox.NewLocal(outbox.LocalConfig{AwaitAck: true})
+		broker, err = natsjs.Open(natsjs.Config{
+			URL: config.NATSURL, Credentials: config.NATSCredentials, Replicas: config.NATSReplicas,
+			Group: group, New: fresh, InFlight: receiversAtWork, Refuse: refuse, Logger: log,
+		})
+		return broker
 	}
-	return ofLog, ofMessages, err
+	if !config.shared() {
+		return outbox.NewLocal(outbox.LocalConfig{}), outbox.NewLocal(outbox.LocalConfig{AwaitAck: true}), nil, nil
+	}
+	ofLog, ofMessages = open("", true, false, 1), open(receiverGroup, false, true, 0)
+	if config.EventsTopic != "" {
+		ofEvents = open("", false, false, 0)
+	}
+	return ofLog, ofMessages, ofEvents, err
 }
 
 // react is what a consumer does with events of payload P, which is all that it is handed.

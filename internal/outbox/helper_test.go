@@ -48,6 +48,13 @@ type noise struct{}
 
 func (noise) EventType() string { return "test.noise" }
 
+// text is an event of any size.
+type text struct {
+	Text string `json:"text"`
+}
+
+func (text) EventType() string { return "test.text" }
+
 // bundle is a migrated database with a store, and a projection into tables of its own.
 type bundle struct {
 	t     testing.TB
@@ -65,7 +72,7 @@ func setup(t testing.TB) *bundle {
 func open(t testing.TB, ctx context.Context, pool *pgxpool.Pool) *bundle {
 	t.Helper()
 	b := &bundle{t: t, ctx: ctx, pool: pool}
-	registry, err := eventstore.NewRegistry(eventstore.Define[added](1), eventstore.Define[noise](1))
+	registry, err := eventstore.NewRegistry(eventstore.Define[added](1), eventstore.Define[noise](1), eventstore.Define[text](1))
 	if err != nil {
 		t.Fatal(err)
 	}

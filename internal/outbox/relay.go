@@ -24,6 +24,9 @@ var ErrTooLarge = errors.New("the message is larger than the broker takes")
 type RelayConfig struct {
 	// Topic is where runs are published. Default LogTopic.
 	Topic string
+	// Each publishes every event as a message of its own, a PublicEvent with the stream as its key, for programs that know
+	// nothing of runs. Default: runs, for consumers.
+	Each bool
 	// Pool makes this a leased relay for a broker that processes share: a checkpoint of this name in its database says
 	// how far the broker was told, and one process at a time moves it. Default nil: no lease and no cursor, the relay
 	// starts at the head.
@@ -65,8 +68,8 @@ func orDefault[T comparable](value, otherwise T) T {
 }
 
 // Relay publishes the log, run by run and in order, each event at least once while it runs. A leased relay goes on where
-// the last one stopped. It never skips: an error of the publisher is retried for ever. In the place of a run that is too
-// large for the broker it publishes a message without a payload, at which consumers look into the log.
+// the last one stopped. It never skips: an error of the publisher is retried for ever. In the place of what is too large
+// for the broker it publishes a message without the events' data: consumers then look into the log.
 type Relay struct {
 	store     *eventstore.Store
 	publisher message.Publisher
@@ -227,23 +230,41 @@ func (r *Relay) idle(ctx context.Context, at eventstore.Token, next <-chan struc
 	return at, nil
 }
 
-// publish tries until it succeeds or ctx ends.
+// publish publishes a run's messages. What is too large for the broker is left out, and what announces it is not.
 func (r *Relay) publish(ctx context.Context, run Run) error {
+	messages := []*message.Message{runMessage(run)}
+	if r.cfg.Each {
+		messages = eventMessages(run)
+	}
+	err := r.insist(ctx, run, messages...)
+	if !errors.Is(err, ErrTooLarge) {
+		return err
+	}
+	for i, msg := range messages {
+		err := r.insist(ctx, run, msg)
+		if errors.Is(err, ErrTooLarge) {
+			if msg.Payload = nil; r.cfg.Each {
+				msg.Payload = publicEvent(&run.Events[i], true)
+			}
+			err = r.insist(ctx, run, msg)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// insist tries until it succeeds, ctx ends, or a message is too large.
+func (r *Relay) insist(ctx context.Context, run Run, messages ...*message.Message) error {
 	retry := pace{least: 10 * time.Millisecond, most: r.cfg.RetryMax}
-	large := false
 	for {
-		msg := runMessage(run)
-		if large {
-			msg.Payload = nil
+		for _, msg := range messages {
+			msg.SetContext(ctx)
 		}
-		msg.SetContext(ctx)
-		err := r.publisher.Publish(r.cfg.Topic, msg)
-		if err == nil {
-			return nil
-		}
-		if errors.Is(err, ErrTooLarge) && !large {
-			large = true
-			continue
+		err := r.publisher.Publish(r.cfg.Topic, messages...)
+		if err == nil || errors.Is(err, ErrTooLarge) {
+			return err
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
