@@ -190,6 +190,9 @@ func (m *meter) size(f *ast.Field) (size int, given bool) {
 			}
 		}
 	}
+	if f.ObjectDefinition != nil && f.ObjectDefinition.Name == "Subscription" {
+		return partDefault, true
+	}
 	return pageDefault, true
 }
 

@@ -108,6 +108,8 @@ func TestCostCountsWhatIsDear(t *testing.T) {
 		`{ cart(id: "x", asOf: {version: 1}) { id } }`:                                          101,
 		`{ history(id: "x", first: 3) { totalCount nodes { version } } }`:                       100 + 1 + 3*2,
 		`{ history(id: "x", first: 3) { nodes { state { id } } } }`:                             100 + 3*(1+5+1),
+		`subscription { cartsChanged { kind carts { id } removed } }`:                           1 + 2 + 100*2,
+		`subscription { cartsChanged(first: 3) { carts { id } } }`:                              1 + 3*2,
 		`{ carts(first: 3) { totalCount } }`:                                                    101,
 		`{ a: cart(id: "x") { id } b: cart(id: "x", atLeast: "t") { id } }`:                     2 + 11,
 		`mutation { abandonCart(input: {cartId: "x"}) { receipt { version } cart { id } } }`:    1 + 2 + 11,

@@ -21,6 +21,7 @@ type Limits struct {
 	MaxAliases        int `name:"max-aliases" env:"MAX_ALIASES" default:"50" help:"Aliases of an operation."`
 	MaxDirectives     int `name:"max-directives" env:"MAX_DIRECTIVES" default:"5" help:"Directives at one place of a document."`
 	MaxPage           int `name:"max-page" env:"MAX_PAGE" default:"100" help:"Rows of a page, and ids asked for at once."`
+	MaxFold           int `name:"max-fold" env:"MAX_FOLD" default:"100000" help:"Events folded for a state of an object's past."`
 
 	DocumentCacheBytes int `name:"document-cache-bytes" env:"DOCUMENT_CACHE_BYTES" default:"67108864" help:"Memory for parsed documents."`
 	PersistedBytes     int `name:"persisted-bytes" env:"PERSISTED_BYTES" default:"16777216" help:"Memory for documents that clients registered by their hash."`
@@ -64,7 +65,7 @@ func (c *Config) apply(to *graph.Config) {
 	to.MaxBodyBytes, to.MaxVariablesBytes, to.MaxDocumentBytes = l.MaxBodyBytes, l.MaxVariablesBytes, l.MaxDocumentBytes
 	to.MaxTokens, to.MaxDepth, to.MaxCost = l.MaxTokens, l.MaxDepth, l.MaxCost
 	to.MaxRootFields, to.MaxAliases, to.MaxDirectives = l.MaxRootFields, l.MaxAliases, l.MaxDirectives
-	to.MaxPage, to.RequestTimeout = l.MaxPage, l.RequestTimeout
+	to.MaxPage, to.MaxFold, to.RequestTimeout = l.MaxPage, l.MaxFold, l.RequestTimeout
 	to.DocumentCacheBytes, to.PersistedBytes = l.DocumentCacheBytes, l.PersistedBytes
 	to.MaxStreams, to.MaxSocketStreams = l.MaxStreams, l.MaxSocketStreams
 	to.MaxSubscriptions, to.MaxSubjectSubscriptions = l.MaxSubscriptions, l.MaxSubjectSubscriptions
