@@ -4,8 +4,8 @@ import { after, before, test } from "node:test";
 import { createClient } from "graphql-ws";
 import WebSocket from "ws";
 
-import { start } from "./server.mjs";
-import { add, ask, followCart, newCart } from "./shop.mjs";
+import { ask, start } from "./server.mjs";
+import { add, followCart, newCart } from "./shop.mjs";
 import { newIssuer } from "./tokens.mjs";
 
 let server, issuer;

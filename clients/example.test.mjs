@@ -7,8 +7,8 @@ import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
-import { start } from "./server.mjs";
-import { ask } from "./shop.mjs";
+import { ask, start } from "./server.mjs";
+import { newIssuer } from "./tokens.mjs";
 
 const cwd = fileURLToPath(new URL("../examples/typescript/", import.meta.url));
 
@@ -39,6 +39,16 @@ async function network(to) {
 
 test("example: it compiles against the schema", () => {
   execFileSync("npm", ["run", "--silent", "build"], { cwd, stdio: ["ignore", "ignore", "inherit"] });
+});
+
+test("example: it says who it is where that is asked", async (t) => {
+  const issuer = await newIssuer();
+  t.after(() => issuer.close());
+  const guarded = await start({ env: issuer.env });
+  t.after(() => guarded.stop());
+  const env = { ...process.env, SHOP_URL: guarded.url, SHOP_USER: "grace", SHOP_TOKEN: issuer.token("grace") };
+  const printed = execFileSync("node", ["build/main.js"], { cwd, env, encoding: "utf8" });
+  assert.match(printed, /event order\.paid$/m);
 });
 
 test("example: it buys, and follows its order through cut connections, with no hole and no repeat", async () => {

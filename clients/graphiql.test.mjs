@@ -6,12 +6,15 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
 
-import { start } from "./server.mjs";
-import { add, ask } from "./shop.mjs";
+import { ask, start } from "./server.mjs";
+import { add } from "./shop.mjs";
+import { newIssuer } from "./tokens.mjs";
 
-let server, context, folder;
+let server, guarded, issuer, context, folder;
 before(async () => {
+  issuer = await newIssuer();
   server = await start({ env: {} });
+  guarded = await start({ env: issuer.env });
   folder = await mkdtemp(join(tmpdir(), "graphiql-"));
   context = await chromium.launchPersistentContext(join(folder, "profile"), {
     executablePath: process.env.CHROMIUM,
@@ -26,12 +29,14 @@ before(async () => {
 after(async () => {
   await context?.close();
   await rm(join(folder, "profile"), { recursive: true, force: true });
+  await guarded.stop();
   await server.stop();
+  await issuer.close();
 });
 
 /** Runs a test on a page of its own. What the page looks like at the end, good or bad, is kept as a picture. */
-const onPage = (name, body) => test(`GraphiQL: ${name}`, async (t) => {
-  const opened = await open();
+const onPage = (name, body, at = () => server) => test(`GraphiQL: ${name}`, async (t) => {
+  const opened = await open(at().origin);
   try {
     await body(opened);
     assert.deepEqual(opened.faults, []);
@@ -44,7 +49,7 @@ const onPage = (name, body) => test(`GraphiQL: ${name}`, async (t) => {
 });
 
 /** Opens the page and notes all that should not happen. */
-async function open() {
+async function open(origin) {
   const page = await context.newPage();
   page.setDefaultTimeout(15_000);
   const faults = [];
@@ -57,7 +62,7 @@ async function open() {
   await page.addInitScript(() => {
     addEventListener("securitypolicyviolation", (event) => console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`));
   });
-  await page.goto(`${server.origin}/`);
+  await page.goto(`${origin}/`);
   await page.locator(".graphiql-execute-button").waitFor();
   return { page, faults, addresses };
 }
@@ -91,17 +96,16 @@ onPage("its examples work by clicking, and nothing comes from elsewhere", async 
   assert.deepEqual(addresses.filter((address) => !/^(data|blob):/.test(address) && new URL(address).origin !== server.origin), []);
 });
 
-onPage("the headers' editor reaches the server", async ({ page }) => {
+onPage("what the headers' editor holds goes along, over the WebSocket too", async ({ page }) => {
   await page.getByRole("button", { name: "Open a cart", exact: true }).click();
   await page.getByRole("button", { name: "Headers" }).click();
   await page.locator(".graphiql-editor-tool .graphiql-editor:not(.hidden)").click();
-  await page.keyboard.insertText('{"X-Actor": "grace"}');
+  await page.keyboard.insertText(JSON.stringify({ Authorization: `Bearer ${issuer.token("ada")}` }));
   await page.locator(".graphiql-execute-button").click();
   await result(page).getByText("openCart").waitFor();
-  const { carts } = await ask(server, "{ carts(first: 1) { nodes { id } } }");
-  const { events } = await ask(server, "query ($id: String) { events(stream: $id) { nodes { metadata { actor } } } }", { id: carts.nodes[0].id });
-  assert.equal(events.nodes[0].metadata.actor, "grace");
-});
+  await run(page, "Follow a cart");
+  await result(page).getByText("cartChanged").waitFor();
+}, () => guarded);
 
 test("GraphiQL: in production there is none", async () => {
   const production = await start({ command: "serve", env: { HEADRACE_ENV: "production", AUTH: "off" } });

@@ -9,8 +9,7 @@ import {
   isSpecifiedScalarType, lexicographicSortSchema, printType, validateSchema,
 } from "graphql";
 
-import { start } from "./server.mjs";
-import { ask } from "./shop.mjs";
+import { ask, start } from "./server.mjs";
 
 const root = new URL("../", import.meta.url);
 const file = "graph/generated/schema.graphql";

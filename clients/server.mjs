@@ -25,6 +25,7 @@ export async function start(options) {
   });
   const exited = once(child, "exit").then(([code]) => code);
   const stop = async (signal = "SIGTERM") => {
+    child.ref();
     child.kill(signal);
     return exited;
   };
@@ -41,6 +42,8 @@ export async function start(options) {
       .once("close", () => reject(new Error(`the server did not start:\n${log.join("\n")}`)));
   });
   await eventually("the server is ready", async () => (await fetch(`${url}/readyz`)).ok);
+  child.unref(); // a test that failed may have left it running, and the process should end all the same
+  child.stderr.unref();
   return describe(url, stop);
 }
 
@@ -56,4 +59,16 @@ export async function eventually(what, ask) {
     await new Promise((resume) => setTimeout(resume, 20));
   }
   throw new Error(`waited in vain for: ${what}`);
+}
+
+/** Sends an operation by plain fetch. Returns its data, and fails with the errors when there are any. */
+export async function ask(server, query, variables = {}, headers = {}) {
+  const response = await fetch(server.url, {
+    method: "POST",
+    headers: { "content-type": "application/json", accept: "application/graphql-response+json", ...headers },
+    body: JSON.stringify({ query, variables }),
+  });
+  const { data, errors } = await response.json();
+  if (errors) throw new Error(JSON.stringify(errors));
+  return data;
 }

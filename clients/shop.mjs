@@ -1,16 +1,6 @@
 // What several tests ask of the example's shop.
 
-/** Sends an operation by plain fetch. Returns its data, and fails with the errors when there are any. */
-export async function ask(server, query, variables = {}, headers = {}) {
-  const response = await fetch(server.url, {
-    method: "POST",
-    headers: { "content-type": "application/json", accept: "application/graphql-response+json", ...headers },
-    body: JSON.stringify({ query, variables }),
-  });
-  const { data, errors } = await response.json();
-  if (errors) throw new Error(JSON.stringify(errors));
-  return data;
-}
+import { ask } from "./server.mjs";
 
 export const openCart = /* GraphQL */ `
   mutation OpenCart($ownerId: ID!) {

@@ -87,9 +87,13 @@ export class Shop {
       },
     });
     return (async function* () {
-      for await (const { data, errors } of results) {
-        if (errors) throw new RequestError(errors as readonly Fault[]);
-        if (data) yield data;
+      try {
+        for await (const { data, errors } of results) {
+          if (errors) throw new RequestError(errors as readonly Fault[]);
+          if (data) yield data;
+        }
+      } catch (refused) {
+        throw Array.isArray(refused) ? new RequestError(refused as Fault[]) : refused;
       }
     })();
   }

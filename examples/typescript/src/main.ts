@@ -44,11 +44,13 @@ const readOrder = graphql(`
   }
 `);
 
-const followOrder = graphql(`
-  subscription FollowOrder($after: Position, $id: String) {
-    events(after: $after, stream: $id) { position type }
+const followActivity = graphql(`
+  subscription FollowActivity($userId: ID, $after: Position) {
+    activityLogged(userId: $userId, after: $after) { position stream type }
   }
 `);
+
+const owner = process.env.SHOP_USER ?? "ada";
 
 /** A refusal is an answer: the payload says why, and nothing was written. */
 function accepted<Payload extends { receipt: object | null; userErrors: readonly { code: string; message: string }[] }>(
@@ -62,7 +64,7 @@ function accepted<Payload extends { receipt: object | null; userErrors: readonly
 
 async function buy(shop: Shop): Promise<void> {
   // The id of a command is made once, before it is first sent: sent again it is the same command.
-  const opened = await shop.run(openCart, { input: { ownerId: "ada", currency: "EUR", commandId: randomUUID() } });
+  const opened = await shop.run(openCart, { input: { ownerId: owner, currency: "EUR", commandId: randomUUID() } });
   const cartId = accepted(opened.openCart).receipt.stream;
 
   const added = await shop.run(addItem, {
@@ -79,18 +81,21 @@ async function buy(shop: Shop): Promise<void> {
   if (orderId === null) throw new Error("a check-out that was accepted has an order");
   console.log(`order ${orderId}: checked out`);
 
-  const following = follow(shop, orderId, checkedOut.receipt.position);
+  await Promise.all([follow(shop, orderId, checkedOut.receipt.position), pay(shop, orderId)]);
+}
+
+async function pay(shop: Shop, orderId: string): Promise<void> {
   const paid = await shop.run(payOrder, { input: { orderId, reference: `payment-${randomUUID()}`, commandId: randomUUID() } });
   const { order } = await shop.run(readOrder, { id: orderId, atLeast: accepted(paid.payOrder).receipt.token });
   console.log(`order ${orderId}: ${order?.status}, ${order?.total.amount} ${order?.total.currency}`);
-  await following;
 }
 
 /** Prints what happens to an order until it is paid, each event once, whatever the connection does meanwhile. */
 async function follow(shop: Shop, orderId: string, after: string): Promise<void> {
   let position = after;
-  for await (const { events: event } of shop.follow(followOrder, () => ({ after: position, id: orderId }))) {
+  for await (const { activityLogged: event } of shop.follow(followActivity, () => ({ userId: owner, after: position }))) {
     position = event.position;
+    if (event.stream !== orderId) continue;
     console.log(`order ${orderId}: event ${event.type}`);
     if (event.type === (process.env.FOLLOW_UNTIL ?? "order.paid")) return;
   }
