@@ -196,3 +196,36 @@ func TestStreamsJudgeEachValue(t *testing.T) {
 		}
 	}
 }
+
+// Who saw an object and may no longer is told that this is over; who never saw it is told nothing.
+func TestAnObjectThatIsNoLongerToBeSeenEndsItsSubscription(t *testing.T) {
+	t.Parallel()
+	r := &root{rules: newRules()}
+	ctx := identity.NewContext(t.Context(), identity.Identity{Subject: "ada"})
+	for name, c := range map[string]struct {
+		owners []string
+		told   int
+		ends   bool
+	}{
+		"always ada's":    {[]string{"ada", "ada"}, 2, false},
+		"given to eve":    {[]string{"ada", "eve", "ada"}, 1, true},
+		"eve's at first":  {[]string{"eve", "eve", "ada"}, 1, false},
+		"eve's all along": {[]string{"eve", "eve"}, 0, false},
+		"given and got":   {[]string{"eve", "ada", "eve"}, 1, true},
+	} {
+		told := 0
+		w := watching[cartview.Cart]{
+			root: r, view: cartView, at: func(c *cartview.Cart) int64 { return c.Position },
+			yield: func(*cartview.Cart) bool { told++; return true },
+		}
+		var err error
+		for i, owner := range c.owners {
+			if _, err = w.tell(ctx, &cartview.Cart{OwnerID: owner, Position: int64(i + 1)}); err != nil {
+				break
+			}
+		}
+		if told != c.told || (err != nil) != c.ends {
+			t.Errorf("%s: told %d, then %v", name, told, err)
+		}
+	}
+}
