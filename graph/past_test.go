@@ -229,6 +229,26 @@ func TestHistoryIsPaged(t *testing.T) {
 	}
 }
 
+// Orders and users have a past as carts have.
+func TestEveryTypeHasAPast(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{})
+	carts, orders, users := b.fill(1)
+	b.post(`mutation($o: ID!) { payOrder(input: {orderId: $o, reference: "r"}) { order { id } } }`, in{"o": orders[0]})
+	a := b.post(`query($c: ID!, $o: ID!, $u: ID!) {
+		cart(id: $c, asOf: {version: 2}) { status items { sku } } order(id: $o, asOf: {version: 1}) { status } user(id: $u, asOf: {version: 1}) { status }
+		c: history(id: $c) { nodes { type state { __typename id } } } o: history(id: $o) { nodes { type causationId state { __typename ... on Order { status } } } }
+		u: history(id: $u) { nodes { type state { __typename id } } } }`, in{"c": carts[0], "o": orders[0], "u": users[0]})
+	equal(t, "cart", a.at(t, "cart", "status"), any("OPEN"))
+	equal(t, "order", a.at(t, "order", "status"), any("PLACED"))
+	equal(t, "user", a.at(t, "user", "status"), any("ACTIVE"))
+	equal(t, "cart's last", a.at(t, "c", "nodes", 2, "type"), any("cart.checked_out"))
+	equal(t, "cart's state", a.at(t, "c", "nodes", 2, "state", "id"), any(carts[0]))
+	equal(t, "order's state", a.at(t, "o", "nodes", 1, "state", "status"), any("PAID"))
+	equal(t, "why it was placed", a.at(t, "o", "nodes", 0, "causationId") != nil, true)
+	equal(t, "user's state", a.at(t, "u", "nodes", 0, "state", "__typename"), any("User"))
+}
+
 // A page costs as many statements whether it has one event or a hundred, and folds only when a state is selected.
 func TestHistoryAsksAsOftenForOneEventAsForAHundred(t *testing.T) {
 	t.Parallel()
