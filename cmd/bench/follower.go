@@ -19,7 +19,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-const followLog = `subscription { events(after: "0") { position type } }`
+// followLog follows the log after a position.
+const followLog = `subscription { events(after: "%d") { position type } }`
 
 // follower is a client with one subscription to the log.
 type follower struct {
@@ -28,8 +29,8 @@ type follower struct {
 	close func()
 }
 
-// openSocket subscribes over a WebSocket of its own.
-func openSocket(ctx context.Context, address string) (*follower, error) {
+// openSocket subscribes over a WebSocket of its own, to what follows a position.
+func openSocket(ctx context.Context, address string, after int) (*follower, error) {
 	conn, response, err := websocket.Dial(ctx, "ws://"+address+"/graphql", &websocket.DialOptions{
 		Subprotocols: []string{"graphql-transport-ws"},
 	})
@@ -57,8 +58,8 @@ func openSocket(ctx context.Context, address string) (*follower, error) {
 			}
 		}
 	}
-	f := &follower{next: func() error { return read("next") }, close: func() { _ = conn.CloseNow() }}
-	subscribe, err := json.Marshal(map[string]any{"type": "subscribe", "id": "1", "payload": map[string]any{"query": followLog}})
+	f := &follower{got: after, next: func() error { return read("next") }, close: func() { _ = conn.CloseNow() }}
+	subscribe, err := json.Marshal(map[string]any{"type": "subscribe", "id": "1", "payload": map[string]any{"query": fmt.Sprintf(followLog, after)}})
 	if err == nil {
 		err = conn.Write(ctx, websocket.MessageText, []byte(`{"type":"connection_init"}`))
 	}
@@ -75,15 +76,15 @@ func openSocket(ctx context.Context, address string) (*follower, error) {
 	return f, nil
 }
 
-// openEvents subscribes over an event stream of its own.
-func openEvents(ctx context.Context, address string) (*follower, error) {
+// openEvents subscribes over an event stream of its own, to what follows a position.
+func openEvents(ctx context.Context, address string, after int) (*follower, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("opening an event stream: %w", err)
 	}
 	_ = conn.SetDeadline(time.Now().Add(3 * time.Minute))
 	lines := bufio.NewReaderSize(conn, 512)
-	f := &follower{close: func() { _ = conn.Close() }, next: func() error {
+	f := &follower{got: after, close: func() { _ = conn.Close() }, next: func() error {
 		for {
 			line, err := lines.ReadSlice('\n')
 			if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
@@ -94,7 +95,7 @@ func openEvents(ctx context.Context, address string) (*follower, error) {
 			}
 		}
 	}}
-	_, err = io.WriteString(conn, "GET /graphql?query="+url.QueryEscape(followLog)+" HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n\r\n")
+	_, err = io.WriteString(conn, "GET /graphql?query="+url.QueryEscape(fmt.Sprintf(followLog, after))+" HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n\r\n")
 	if err != nil {
 		f.close()
 		return nil, fmt.Errorf("opening an event stream: %w", err)
@@ -127,19 +128,19 @@ func openMany(n int, open func() (*follower, error)) ([]*follower, error) {
 	return all, failure
 }
 
-// overSockets lets clients follow the log of a server's own process, each over a WebSocket of its own.
+// overSockets lets clients follow the log of a server's own process, each over a WebSocket of its own. One that is cut off,
+// which happens to those whom a busy machine makes slow, goes on where it was.
 func (b *bench) overSockets(api string) subscribers {
 	return func(ctx context.Context, db *database, n int, told func()) (func(), error) {
 		address, stop, err := serve(ctx, api, db.url)
 		if err != nil {
 			return nil, err
 		}
-		all, err := openMany(n, func() (*follower, error) { return openSocket(ctx, address) })
+		ctx, cancel := context.WithCancel(ctx)
+		all, err := openMany(n, func() (*follower, error) { return openSocket(ctx, address, 0) })
 		var wg sync.WaitGroup
 		end := func() {
-			for _, f := range all {
-				f.close()
-			}
+			cancel()
 			wg.Wait()
 			stop()
 		}
@@ -149,12 +150,33 @@ func (b *bench) overSockets(api string) subscribers {
 		}
 		for _, f := range all {
 			wg.Go(func() {
-				for f.next() == nil {
-					told()
+				for ctx.Err() == nil {
+					reason := f.count(told)
+					f.close()
+					if ctx.Err() != nil {
+						return
+					}
+					fmt.Fprintln(os.Stderr, "cut off, and goes on:", reason)
+					next, err := openSocket(ctx, address, f.got)
+					if err != nil {
+						return
+					}
+					f = next
 				}
 			})
 		}
 		return end, nil
+	}
+}
+
+// count tells of each event, which is the next in the log, until there comes no more.
+func (f *follower) count(told func()) error {
+	for {
+		if err := f.next(); err != nil {
+			return err
+		}
+		f.got++
+		told()
 	}
 }
 

@@ -153,7 +153,7 @@ func (b *bench) memory(ctx context.Context, api string) error {
 	var rows []row
 	for _, way := range []struct {
 		name string
-		open func(ctx context.Context, address string) (*follower, error)
+		open func(ctx context.Context, address string, after int) (*follower, error)
 	}{{"WebSocket", openSocket}, {"event stream", openEvents}} {
 		grown, err := b.grown(ctx, api, way.open)
 		if err != nil {
@@ -169,7 +169,7 @@ func (b *bench) memory(ctx context.Context, api string) error {
 }
 
 // grown is how much the server's resident memory grows from ten subscribers to a crowd of whom each has got all events.
-func (b *bench) grown(ctx context.Context, api string, open func(context.Context, string) (*follower, error)) (int64, error) {
+func (b *bench) grown(ctx context.Context, api string, open func(context.Context, string, int) (*follower, error)) (int64, error) {
 	db, err := b.database(ctx)
 	if err != nil {
 		return 0, err
@@ -193,7 +193,7 @@ func (b *bench) grown(ctx context.Context, api string, open func(context.Context
 	}()
 	before := int64(0)
 	for round, n := range []int{10, crowd} {
-		more, err := openMany(n-len(all), func() (*follower, error) { return open(ctx, address) })
+		more, err := openMany(n-len(all), func() (*follower, error) { return open(ctx, address, 0) })
 		all = append(all, more...)
 		if err != nil {
 			return 0, err
