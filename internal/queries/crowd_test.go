@@ -2,6 +2,7 @@ package queries_test
 
 import (
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -221,7 +222,9 @@ func TestSubscriptionsOutliveACrash(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, store.Close(context.WithoutCancel(t.Context()))) }()
 	b := &bundle{pool: pool, store: store, registry: registry(t)}
-	tail := queries.NewTail(store, queries.TailConfig{Keep: 50, PollMin: time.Millisecond, PollMax: 20 * time.Millisecond})
+	tail := queries.NewTail(store, queries.TailConfig{
+		Keep: 50, PollMin: time.Millisecond, PollMax: 20 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
+	})
 	background(t, tail.Run)
 	const before, after = 1000, 200
 	b.append(t, "tally-a", slices.Repeat([]eventstore.Payload{counted{By: 1}}, before)...)
