@@ -7,12 +7,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -60,7 +64,10 @@ func (b *bench) readSection(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	r := &reading{bench: b, reader: cartview.NewReader(db.pool, queries.PageConfig{}), log: slog.New(slog.NewJSONHandler(log, nil))}
+	r := &reading{
+		bench: b, reader: cartview.NewReader(db.pool, queries.PageConfig{}), log: slog.New(slog.NewJSONHandler(log, nil)),
+		spent: map[string][]time.Duration{},
+	}
 	defer r.stop()
 	if r.verifier, r.token, err = issue(ctx); err != nil {
 		return err
@@ -69,7 +76,27 @@ func (b *bench) readSection(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return b.report(ctx, fmt.Sprintf("Queries over HTTP, %d connections", readConnections), "requests/s", cases)
+	if err := b.report(ctx, fmt.Sprintf("Queries over HTTP, %d connections", readConnections), "requests/s", cases); err != nil {
+		return err
+	}
+	r.printSpent(os.Stdout, cases)
+	return nil
+}
+
+// printSpent shows what a request costs in processor time, load and server together. On a machine with other work that is
+// steadier than a rate; the ratio is what the ratio of the rates would be if nothing else ran.
+func (r *reading) printSpent(w io.Writer, cases []benchCase) {
+	medians := map[string]time.Duration{}
+	fmt.Fprint(w, "\n| case | processor time a request | ratio |\n| --- | ---: | ---: |\n")
+	for _, c := range cases {
+		slices.Sort(r.spent[c.name])
+		medians[c.name] = r.spent[c.name][len(r.spent[c.name])/2]
+		ratio := ""
+		if base := medians[c.base]; base > 0 {
+			ratio = fmt.Sprintf("%.2f × %s", float64(base)/float64(medians[c.name]), c.base)
+		}
+		fmt.Fprintf(w, "| %s | %.1f µs | %s |\n", c.name, float64(medians[c.name])/float64(time.Microsecond), ratio)
+	}
 }
 
 // reading has the servers of the section.
@@ -80,6 +107,7 @@ type reading struct {
 	verifier *auth.Verifier
 	token    string
 	servers  []*http.Server
+	spent    map[string][]time.Duration // processor time a request in each round, by case
 }
 
 func (r *reading) stop() {
@@ -118,7 +146,7 @@ func (r *reading) cases(ctx context.Context) ([]benchCase, error) {
 		if err != nil {
 			return nil, err
 		}
-		cases = append(cases, benchCase{name: c.name, run: r.load(address, c.query), target: c.target, base: c.base})
+		cases = append(cases, benchCase{name: c.name, run: r.load(c.name, address, c.query), target: c.target, base: c.base})
 	}
 	return cases, nil
 }
@@ -140,7 +168,7 @@ func (r *reading) serve(ctx context.Context, handler http.Handler) (address stri
 	return listener.Addr().String(), nil
 }
 
-func (r *reading) load(address, query string) func(context.Context) (sample, error) {
+func (r *reading) load(name, address, query string) func(context.Context) (sample, error) {
 	body := mustJSON(map[string]any{"query": query})
 	return func(ctx context.Context) (sample, error) {
 		clients := make([]*client, readConnections)
@@ -153,10 +181,17 @@ func (r *reading) load(address, query string) func(context.Context) (sample, err
 			c.token = r.token
 			clients[i] = c
 		}
-		return run(ctx, len(clients), 1, r.bench.config.Duration, func(_ context.Context, w, _ int) error {
+		var requests atomic.Int64
+		before := processorTime()
+		result, err := run(ctx, len(clients), 1, r.bench.config.Duration, func(_ context.Context, w, _ int) error {
 			_, err := clients[w].post(body)
+			requests.Add(1)
 			return err
 		})
+		if n := requests.Load(); n > 0 {
+			r.spent[name] = append(r.spent[name], (processorTime()-before)/time.Duration(n))
+		}
+		return result, err
 	}
 }
 
@@ -187,6 +222,15 @@ func issue(ctx context.Context) (*auth.Verifier, string, error) {
 	}
 	verifier, err := auth.NewVerifier(ctx, auth.Config{KeysFile: set.Name(), Issuer: issuer, Audience: audience})
 	return verifier, text, err
+}
+
+// processorTime is what this process has used of the processors.
+func processorTime() time.Duration {
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		return 0
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 func constant() (http.Handler, error) {
