@@ -381,6 +381,48 @@ func TestAMessageIsTooLarge(t *testing.T) {
 	publish(t, b, "t", message.NewMessage("3", make([]byte, 1000<<10)))
 }
 
+// A message is stored only after the one before it: what follows a refused one is refused with it.
+func TestNothingIsStoredBehindAHole(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t)
+	server := natstest.Start(t)
+	b := open(t, natsjs.Config{URL: server.URL})
+	publish(t, b, "t", numbered(1, 1)...)
+	raw, err := nats.Connect(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	js, err := jetstream.New(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(ctx, "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := stream.CachedInfo().Config
+	c.MaxMsgSize = 1000
+	if _, err := js.UpdateStream(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	call := numbered(2, 5)
+	call[1].Payload = make([]byte, 2000)
+	if err := b.Publish("t", call...); !errors.Is(err, outbox.ErrTooLarge) {
+		t.Fatalf("got %v", err)
+	}
+	call[1].Payload = []byte("x")
+	publish(t, b, "t", call...)
+	from := subscribe(ctx, t, b, "t")
+	for n := 1; n <= 5; n++ {
+		msg := next(ctx, t, from)
+		if msg.UUID != fmt.Sprint(n) {
+			t.Fatalf("got %s, want %d", msg.UUID, n)
+		}
+		msg.Ack()
+	}
+}
+
 func TestNoMessageDoesHarm(t *testing.T) {
 	t.Parallel()
 	ctx := deadline(t)

@@ -16,15 +16,19 @@ import (
 // window is how many messages of one call may be on their way before the first of them is acknowledged.
 const window = 256
 
-// codeWrongLastID is the server's answer to a message that does not follow the one that it names.
-const codeWrongLastID jetstream.ErrorCode = 10070
+const (
+	// codeWrongLastID is the server's answer to a message that does not follow the one that it names.
+	codeWrongLastID jetstream.ErrorCode = 10070
+	// codeTooLarge is its answer to a message that is over the limit of the stream, which an operator may have set.
+	codeTooLarge jetstream.ErrorCode = 10054
+)
 
 // Publish sends the messages and returns when the server has acknowledged all. They are sent without waiting for each
 // other, and yet a message is stored only if the one before it was: after an error, of which the caller knows not how
 // many messages it hit, the same call may be repeated without harm.
 //
-// It fails with ErrClosed, with outbox.ErrTooLarge before anything was sent, with the error of a message's context, or
-// because the server did not acknowledge within PublishTimeout.
+// It fails with ErrClosed, with outbox.ErrTooLarge, with the error of a message's context, or because the server did not
+// acknowledge within PublishTimeout.
 func (b *Broker) Publish(topic string, messages ...*message.Message) error {
 	if !b.enter() {
 		return fmt.Errorf("publish to %s: %w", topic, ErrClosed)
@@ -65,7 +69,7 @@ func (b *Broker) publish(topic string, messages []*message.Message) error {
 	if chained {
 		done, err = b.send(messages, encoded, window)
 	}
-	if !chained || wrongLastID(err) {
+	if !chained || refusedWith(err, codeWrongLastID) {
 		// Another process publishes to this topic too. Then one message goes after the other.
 		for _, msg := range encoded[done:] {
 			delete(msg.Header, jetstream.ExpectedLastMsgIDHeader)
@@ -74,6 +78,9 @@ func (b *Broker) publish(topic string, messages []*message.Message) error {
 	}
 	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound) {
 		b.forget(topic)
+	}
+	if refusedWith(err, codeTooLarge) {
+		return fmt.Errorf("%w: %w", outbox.ErrTooLarge, err)
 	}
 	return err
 }
@@ -121,9 +128,9 @@ func (b *Broker) send(messages []*message.Message, encoded []*nats.Msg, limit in
 	return done, nil
 }
 
-func wrongLastID(err error) bool {
+func refusedWith(err error, code jetstream.ErrorCode) bool {
 	var refused *jetstream.APIError
-	return errors.As(err, &refused) && refused.ErrorCode == codeWrongLastID
+	return errors.As(err, &refused) && refused.ErrorCode == code
 }
 
 // size is a little more than what the server counts against its limit.
