@@ -110,7 +110,7 @@ func panicking(t *testing.T, log io.Writer, hook func(*executor.Executor)) http.
 type subscriptionsPanic struct{ *root }
 
 func (r subscriptionsPanic) Subscription() generated.SubscriptionResolver {
-	return panickingEvents{generated.SubscriptionResolver(subscriptionRoot{r.root}), r.root}
+	return panickingEvents{subscriptionRoot(r), r.root}
 }
 
 type panickingEvents struct {
