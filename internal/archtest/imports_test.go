@@ -66,7 +66,7 @@ var foreign = []struct {
 	{module: "github.com/ThreeDotsLabs/watermill-kafka", only: []string{"internal/outbox/kafka"}},
 	{module: "github.com/IBM/sarama", only: []string{"internal/outbox/kafka"}},
 	{module: "github.com/99designs/gqlgen", only: []string{"graph", "graph/*"}},
-	{module: "github.com/golang-jwt/jwt", only: []string{"graph/auth"}},
+	{module: "github.com/golang-jwt/jwt", only: []string{"graph/auth", "cmd/bench"}},
 	{module: "github.com/pressly/goose", only: []string{"migrations"}},
 }
 
