@@ -17,7 +17,9 @@ import (
 func bare(t *testing.T, cfg graph.Config) func(method, target, body string, headers ...string) answer {
 	t.Helper()
 	cfg.Logger = slogTo(&logged{})
-	cfg.Login = auth.Off
+	if cfg.Login == nil {
+		cfg.Login = auth.Off
+	}
 	handler, err := graph.NewHandler(&graph.Resolver{}, cfg)
 	must(t, err)
 	return func(method, target, body string, headers ...string) answer {

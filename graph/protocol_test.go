@@ -295,7 +295,11 @@ func TestQuietPeersAreKept(t *testing.T) {
 	answered := make(chan string)
 	go func() { answered <- fmt.Sprint(s.read()["type"]) }()
 	for range 5 {
-		<-pings
+		select {
+		case <-pings:
+		case <-s.ctx.Done():
+			t.Fatal("no ping comes")
+		}
 	}
 	s.send(ping)
 	equal(t, "after five pings", <-answered, "pong")

@@ -3,7 +3,8 @@ package graph_test
 import (
 	"bufio"
 	"context"
-	"fmt"
+	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/headrace/headrace/graph"
+	"github.com/headrace/headrace/graph/auth"
 )
 
 // eventStream is an open stream of server-sent events.
@@ -114,35 +116,85 @@ func TestEventStreamsFollowTheirProtocol(t *testing.T) {
 	equal(t, "code while draining", refused.code(), any("DRAINING"))
 }
 
-func TestClientsThatStopReadingAreDropped(t *testing.T) {
+// Browsers come again by themselves, with the address that they began with and the id of what they have seen.
+func TestEventStreamsGoOnAfterTheLastEvent(t *testing.T) {
 	t.Parallel()
-	b := setup(t, graph.Config{MaxStreams: 2, KeepAlive: time.Hour, StreamWriteTimeout: 100 * time.Millisecond, MaxAliases: 500})
-	b.each(200, func(int) string {
-		return `openCart(input: {ownerId: "` + strings.Repeat("o", 100) + `", currency: "EUR"}) { userErrors { code } }`
-	})
-	var document strings.Builder // 200 events of some 80 KB each: more than the buffers between the two ends hold
-	document.WriteString(`subscription { events(after: "0") {`)
-	for i := range 450 {
-		fmt.Fprintf(&document, " a%d: data", i)
+	b := setup(t, graph.Config{})
+	cart := b.openCart()
+	b.openCart()
+	b.settle()
+	events := `subscription { events(after: "0") { position } }`
+	b.follow(events).expect("id: 1", "event: next", `data: {"data":{"events":{"position":"1"}}}`, "id: 2")
+	again := b.followWith(events, "Last-Event-ID", "1")
+	again.expect("id: 2", "event: next", `data: {"data":{"events":{"position":"2"}}}`)
+	changes := `subscription { cartChanged(id: "` + cart + `") { version } }`
+	first := b.follow(changes)
+	first.expect("id: 1", "event: next", `data: {"data":{"cartChanged":{"version":1}}}`)
+	second := b.followWith(changes, "Last-Event-ID", "1") // is not told again what it has
+	b.post(addItem, in{"cart": cart, "price": 1})
+	for _, s := range []*eventStream{first, second} {
+		s.expect("id: 3", "event: next", `data: {"data":{"cartChanged":{"version":2}}}`)
 	}
-	document.WriteString("} }")
-	stalled := b.follow(document.String())
-	defer stalled.close()
-	socket := b.connect()
-	socket.subscribe("1", document.String(), nil)
-	for _, what := range []string{"one is dropped", "both are dropped"} {
-		for deadline := time.Now().Add(patience / 2); ; { // before the clients give up by themselves
-			a := b.post(`{ event(position: 1) { type } }`, nil, "Accept", "text/event-stream")
-			if a.status == http.StatusOK {
-				break
-			}
-			equal(t, what, a.code(), any("TOO_MANY_STREAMS"))
-			if time.Now().After(deadline) {
-				t.Fatalf("not yet: %s", what)
-			}
+	for id, code := range map[string]string{"x": "BAD_USER_INPUT", "9": "POSITION_BEYOND_HEAD"} {
+		s := b.followWith(events, "Last-Event-ID", id)
+		s.expect("event: next")
+		if data := s.lineAfterComments(); !strings.Contains(data, code) {
+			t.Errorf("after %s comes %s", id, data)
 		}
-		if what == "one is dropped" { // takes the free place, so that the next is the other's
-			b.connect()
+		s.expect("event: complete", "data:", "end")
+	}
+}
+
+// Of those who take both, queries are answered plainly and subscriptions by events.
+func TestEventStreamsAreForSubscriptionsFirst(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{})
+	b.openCart()
+	const both = "application/graphql-response+json, application/json, text/event-stream, multipart/mixed"
+	a := b.post(`{ __typename }`, nil, "Accept", both)
+	equal(t, "query", a.header.Get("Content-Type"), "application/graphql-response+json; charset=utf-8")
+	s := b.followWith(`subscription { events(after: "0") { position } }`, "Accept", both)
+	s.expect("id: 1", "event: next", `data: {"data":{"events":{"position":"1"}}}`)
+	preferred := b.followWith(`{ __typename }`, "Accept", "text/event-stream, */*;q=0.1")
+	preferred.expect("event: next", `data: {"data":{"__typename":"Query"}}`, "event: complete", "data:", "end")
+	anything := b.post(`subscription { events { position } }`, nil, "Accept", "*/*")
+	equal(t, "anything", anything.code(), any("SUBSCRIPTION_NEEDS_STREAM"))
+}
+
+// A stream whose login expires is cut off without being complete, so that its client comes again and logs in.
+func TestLoginsEndEventStreams(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{Login: func(ctx context.Context, r *http.Request, _ map[string]any) (context.Context, time.Time, error) {
+		if r.Header.Get("Authorization") == "" {
+			return nil, time.Time{}, errors.New("secret")
+		}
+		ctx, _, err := auth.Off(ctx, r, nil)
+		return ctx, time.Now().Add(time.Second), err
+	}})
+	refused := b.post(`subscription { events { position } }`, nil, "Accept", "text/event-stream")
+	equal(t, "status", refused.status, http.StatusUnauthorized)
+	equal(t, "code", refused.code(), any("UNAUTHENTICATED"))
+	s := b.followWith(`subscription { cartChanged(id: "cart-none") { version } }`, "Authorization", "yes")
+	s.expect("end")
+}
+
+// A connection is of use again after a stream on it has ended: nothing of the stream's times stays with it.
+func TestConnectionsOutliveEventStreams(t *testing.T) {
+	t.Parallel()
+	b := hollow(t, graph.Config{StreamWriteTimeout: 50 * time.Millisecond})
+	client := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1}}
+	defer client.CloseIdleConnections()
+	for deadline := time.Now().Add(200 * time.Millisecond); time.Now().Before(deadline); {
+		for _, accept := range []string{"text/event-stream", "application/json"} {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.url+"/graphql?query=%7B__typename%7D", http.NoBody)
+			must(t, err)
+			request.Header.Set("Accept", accept)
+			response, err := client.Do(request)
+			must(t, err)
+			text, err := io.ReadAll(response.Body)
+			must(t, err)
+			must(t, response.Body.Close())
+			equal(t, accept, strings.Contains(string(text), `{"data":{"__typename":"Query"}}`), true)
 		}
 	}
 }

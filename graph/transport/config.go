@@ -15,8 +15,8 @@ type Config struct {
 
 	RequestTimeout time.Duration // of a query or mutation over any transport, from when it was read; 0 stands for 60 s
 	InitTimeout    time.Duration // until a WebSocket's connection_init was accepted; 0 stands for 10 s
-	KeepAlive      time.Duration // between signs of life, and within which a WebSocket's peer answers one; 0 stands for 15 s
-	WriteTimeout   time.Duration // within which a peer takes one message, or is dropped; 0 stands for 10 s
+	KeepAlive      time.Duration // between signs of life on idle streams; 0 stands for 15 s
+	WriteTimeout   time.Duration // within which a peer takes a message or answers a ping, or is dropped; 0 stands for 10 s
 	SlowAfter      time.Duration // how long a result waits for room in the queue before its operation ends; 0 stands for 5 s
 
 	QueueMessages int // results waiting for the peer of one connection; 0 stands for 64

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
@@ -69,7 +70,8 @@ type socket struct {
 	conn    *websocket.Conn
 	request *http.Request
 	queue   *queue
-	work    sync.WaitGroup // the writer and the operations
+	work    sync.WaitGroup // the writer, the operations and a ping
+	pinging atomic.Bool
 
 	ctx    context.Context // ends with the socket
 	cancel context.CancelFunc
@@ -341,9 +343,13 @@ func (s *socket) leave() {
 	s.places--
 }
 
-// ping asks for a sign of life. A peer that gives none is gone, though nothing says so.
+// ping asks for a sign of life, unless one is still awaited. A peer that gives none is gone, though nothing says so.
 func (s *socket) ping() {
-	ctx, cancel := context.WithTimeout(context.Background(), s.server.cfg.KeepAlive)
+	if s.pinging.Swap(true) {
+		return
+	}
+	defer s.pinging.Store(false)
+	ctx, cancel := context.WithTimeout(context.Background(), s.server.cfg.WriteTimeout)
 	defer cancel()
 	if s.conn.Ping(ctx) != nil && ctx.Err() != nil {
 		s.end(closeSlow, "There is no sign of life")
