@@ -111,8 +111,7 @@ func (t events) write(w http.ResponseWriter, q *queue) {
 		case ok:
 			going = send(m.text)
 			continue
-		case ends: // the deadline would hold for the connection's next request
-			_ = control.SetWriteDeadline(time.Time{})
+		case ends:
 			return
 		}
 		select {
