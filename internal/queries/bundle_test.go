@@ -156,7 +156,7 @@ func (b *bundle) event(position int64, stream string, p eventstore.Payload) even
 }
 
 // runner is a consumer of a projection as cmd/api has one, reduced to what these tests need: it applies the log and
-// moves the checkpoint in one transaction, under a lease epoch, and stops when that is lost.
+// moves the checkpoint in one transaction, under a lease, and tries again when that is another's.
 type runner struct {
 	b       *bundle
 	p       queries.Projection
@@ -171,8 +171,12 @@ func (r *runner) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		_, next := r.b.store.Committed()
 		done, err := r.step(ctx)
-		if errors.Is(err, errLost) {
-			<-ctx.Done()
+		if errors.Is(err, errLost) { // it may be given back, as a revert does: try again, as a consumer does
+			select {
+			case <-ctx.Done():
+			case <-time.After(10 * time.Millisecond):
+			}
+			continue
 		}
 		if err != nil && ctx.Err() == nil {
 			return err
