@@ -56,9 +56,9 @@ func (t plain) Do(w http.ResponseWriter, r *http.Request, exec graphql.GraphExec
 	if r.Method == http.MethodGet && t.unchanged(w, r, a.ctx, oc) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(a.ctx, t.cfg.RequestTimeout)
-	defer cancel()
-	responses, ctx := exec.DispatchOperation(ctx, oc)
+	limited := withTimeout(a.ctx, t.cfg.RequestTimeout)
+	defer limited.cancel()
+	responses, ctx := exec.DispatchOperation(limited, oc)
 	response := orTimeout(responses(ctx))
 	if len(response.Errors) > 0 {
 		w.Header().Del("ETag") // it is that of the answer without errors

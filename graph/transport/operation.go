@@ -55,10 +55,10 @@ func (s *Server) run(
 		return tell(refused)
 	}
 	if oc.Operation.Operation != ast.Subscription {
-		limited, cancel := context.WithTimeout(ctx, s.cfg.RequestTimeout)
-		defer cancel()
-		responses, limited := exec.DispatchOperation(limited, oc)
-		return tell(orTimeout(responses(limited)))
+		limited := withTimeout(ctx, s.cfg.RequestTimeout)
+		defer limited.cancel()
+		responses, ctx := exec.DispatchOperation(limited, oc)
+		return tell(orTimeout(responses(ctx)))
 	}
 	responses, ctx := exec.DispatchOperation(ctx, oc)
 	for {
