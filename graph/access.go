@@ -92,22 +92,17 @@ func stillValid(ctx context.Context) error {
 	return nil
 }
 
-// aroundOperations refuses operations with a root field that may not be asked for, before anything of them is resolved.
-func (r rules) aroundOperations(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
-	oc := graphql.GetOperationContext(ctx)
+// refuse says which root fields of an operation may not be asked for, before anything of it is resolved.
+func (r rules) refuse(ctx context.Context, oc *graphql.OperationContext) (refused gqlerror.List) {
 	object := rootObject(oc.Operation.Operation)
 	who := identity.FromContext(ctx)
-	var refused gqlerror.List
-	for _, field := range graphql.CollectFields(oc, oc.Operation.SelectionSet, []string{object}) {
+	rootFields(oc, object, func(field *ast.Field) {
 		if err := r.ask(who, object, field.Name); err != nil {
 			err.Path = ast.Path{ast.PathName(field.Alias)}
 			refused = append(refused, err)
 		}
-	}
-	if len(refused) > 0 {
-		return graphql.OneShot(&graphql.Response{Errors: refused})
-	}
-	return next(ctx)
+	})
+	return refused
 }
 
 // missing names the root fields and the types of objects in a schema that have no rule. The server does not start with any.

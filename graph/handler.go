@@ -91,16 +91,12 @@ func (h *Handler) newExecutor(schema graphql.ExecutableSchema) *executor.Executo
 	e.Use(limits{cfg: &h.cfg})
 	e.Use(new(direct.Extension))
 	e.Use(reads{within: h.cfg.WaitDefault, freshness: h.cfg.Freshness})
-	requests := newRequestLog(&h.cfg)
-	e.AroundResponses(requests.aroundResponses)
-	e.AroundResponses(capErrors)
 	if h.cfg.Introspection == On {
 		e.Use(extension.Introspection{})
 	}
-	e.AroundOperations(requests.aroundOperations)
-	e.AroundOperations(newRules().aroundOperations)
-	e.AroundOperations(newQuota(&h.cfg).aroundOperations)
-	e.AroundOperations(h.aroundStreams)
+	a := around{requests: newRequestLog(&h.cfg), rules: newRules(), quota: newQuota(&h.cfg), present: h.present}
+	e.AroundOperations(a.operation)
+	e.AroundResponses(a.response)
 	return e
 }
 

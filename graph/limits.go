@@ -54,15 +54,6 @@ func (l limits) MutateOperationContext(_ context.Context, oc *graphql.OperationC
 	return nil
 }
 
-// capErrors keeps an answer that has only errors short.
-func capErrors(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
-	response := next(ctx)
-	if response != nil && response.Data == nil && len(response.Errors) > maxErrors {
-		response.Errors = response.Errors[:maxErrors]
-	}
-	return response
-}
-
 // measure is the size of a selection set.
 type measure struct {
 	cost        int // of the set but for its lists

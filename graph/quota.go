@@ -5,7 +5,6 @@ import (
 	"sync"
 
 	"github.com/99designs/gqlgen/graphql"
-	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"github.com/headrace/headrace/graph/transport"
@@ -53,11 +52,8 @@ func (q *quota) giveBack(subject string) {
 	}
 }
 
-// aroundOperations refuses a subscription that is one too many. The operation's context ends with it.
-func (q *quota) aroundOperations(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
-	if graphql.GetOperationContext(ctx).Operation.Operation != ast.Subscription {
-		return next(ctx)
-	}
+// aroundStreams refuses a subscription that is one too many. The operation's context ends with it.
+func (q *quota) aroundStreams(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
 	subject := identity.FromContext(ctx).Subject
 	if refused := q.take(subject); refused != nil {
 		return graphql.OneShot(&graphql.Response{Errors: gqlerror.List{refused}})

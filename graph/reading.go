@@ -26,17 +26,13 @@ const (
 	headerFreshness = "Headrace-Freshness"
 )
 
-// reads finds out what an operation asks of its reads, before it is executed, and adds to its responses how fresh they
-// are.
+// reads finds out what an operation asks of its reads, before it is executed.
 type reads struct {
 	within    time.Duration // when a request does not say
 	freshness bool          // always
 }
 
-var (
-	_ graphql.OperationContextMutator = reads{}
-	_ graphql.ResponseInterceptor     = reads{}
-)
+var _ graphql.OperationContextMutator = reads{}
 
 // ExtensionName names the extension to gqlgen.
 func (reads) ExtensionName() string { return "Reads" }
@@ -181,18 +177,6 @@ func readingOf(ctx context.Context) *reading {
 		}
 	}
 	return &reading{onTimeout: model.OnTimeoutError}
-}
-
-// InterceptResponse adds how fresh the views were that the response was read from.
-func (reads) InterceptResponse(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
-	response := next(ctx)
-	if response == nil {
-		return nil
-	}
-	if told := readingOf(ctx).take(); told != nil {
-		response.Extensions = merge(response.Extensions, map[string]any{"freshness": told})
-	}
-	return response
 }
 
 // take says how fresh the views were that were used since the last response.

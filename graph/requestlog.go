@@ -78,17 +78,14 @@ func (l requestLog) stream(ctx context.Context, oc *graphql.OperationContext, re
 	}
 }
 
-// aroundResponses writes the line of an operation that was refused before it came so far: by the parser, the validator or
-// a limit.
-func (l requestLog) aroundResponses(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
-	response := next(ctx)
-	if response == nil || len(response.Errors) == 0 || !graphql.HasOperationContext(ctx) || !l.log.Enabled(ctx, l.level) {
-		return response
+// refused writes the line of an operation that was refused before it came so far: by the parser, the validator or a limit.
+func (l requestLog) refused(ctx context.Context, response *graphql.Response) {
+	if !graphql.HasOperationContext(ctx) || !l.log.Enabled(ctx, l.level) {
+		return
 	}
 	if oc := graphql.GetOperationContext(ctx); oc.Stats.GetExtension(requestLogName) == nil {
 		l.line(ctx, oc, codes(response.Errors))
 	}
-	return response
 }
 
 func (l requestLog) line(ctx context.Context, oc *graphql.OperationContext, codes []string, more ...slog.Attr) {

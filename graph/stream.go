@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/99designs/gqlgen/graphql"
-	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"github.com/headrace/headrace/graph/transport"
@@ -144,10 +143,7 @@ func (w *watching[R]) tell(ctx context.Context, row *R) (more bool, err error) {
 }
 
 // aroundStreams lets the error for which a subscription ended be its last response.
-func (h *Handler) aroundStreams(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
-	if graphql.GetOperationContext(ctx).Operation.Operation != ast.Subscription {
-		return next(ctx)
-	}
+func (p presenter) aroundStreams(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
 	end := &streamEnd{}
 	responses := next(context.WithValue(ctx, streamEndKey{}, end))
 	return func(ctx context.Context) *graphql.Response {
@@ -155,7 +151,7 @@ func (h *Handler) aroundStreams(ctx context.Context, next graphql.OperationHandl
 		if response == nil && ctx.Err() == nil && end.err != nil {
 			err := end.err
 			end.err = nil
-			return &graphql.Response{Errors: gqlerror.List{h.present.present(ctx, err)}}
+			return &graphql.Response{Errors: gqlerror.List{p.present(ctx, err)}}
 		}
 		return response
 	}
