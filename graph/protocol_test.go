@@ -274,7 +274,10 @@ func (b *bundle) free() *socket {
 			b.t.Cleanup(func() { _ = conn.CloseNow() })
 			return &socket{t: b.t, ctx: b.t.Context(), conn: conn}
 		}
-		if response == nil || response.StatusCode != http.StatusServiceUnavailable {
+		if response == nil {
+			b.t.Fatal(err)
+		}
+		if response.Body.Close(); response.StatusCode != http.StatusServiceUnavailable {
 			b.t.Fatal(err)
 		}
 	}
