@@ -24,7 +24,7 @@ type Auth struct {
 	Leeway     time.Duration `name:"jwt-leeway" env:"JWT_LEEWAY" default:"30s" help:"How far clocks may differ."`
 	RolesClaim string        `name:"jwt-roles-claim" env:"JWT_ROLES_CLAIM" default:"roles" help:"The claim with the roles; a.b is b in the object a."`
 
-	IdentityRate throttle.Rate  `name:"rate-limit-identity" env:"RATE_LIMIT_IDENTITY" placeholder:"RATE:BURST" help:"Operations of each identity: 50:100 is 50 a second and 100 at once. 0, the default: no limit."`
+	IdentityRate throttle.Rate  `name:"rate-limit-identity" env:"RATE_LIMIT_IDENTITY" default:"100:500" placeholder:"RATE:BURST" help:"Operations of each identity: 100:500 is 100 a second and 500 at once. 0: no limit."`
 	AddressRate  throttle.Rate  `name:"rate-limit-address" env:"RATE_LIMIT_ADDRESS" placeholder:"RATE:BURST" help:"The same of each address. Name the proxies in TRUSTED_PROXIES, or all clients behind one are one address."`
 	Proxies      []netip.Prefix `name:"trusted-proxies" env:"TRUSTED_PROXIES" placeholder:"NETWORK" help:"Networks such as 10.0.0.0/8 whose X-Forwarded-For is believed. Comma-separated."`
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/headrace/headrace/graph"
+	"github.com/headrace/headrace/graph/throttle"
 )
 
 func contains(text, part string) bool { return strings.Contains(text, part) }
@@ -46,6 +47,13 @@ func TestLimitsAndSwitchesReachTheHandler(t *testing.T) {
 	}
 	if got.GraphiQL != graph.On || got.Introspection != graph.On || got.Suggestions != graph.Off || got.TrustedDocuments != "f.json" || !got.TrustedOnly {
 		t.Errorf("got %+v", got)
+	}
+	unsaid, err := parse(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (throttle.Rate{PerSecond: 100, Burst: 500}); unsaid.IdentityRate != want || unsaid.AddressRate != (throttle.Rate{}) {
+		t.Errorf("rates are %+v and %+v unless told otherwise", unsaid.IdentityRate, unsaid.AddressRate)
 	}
 	for _, wrong := range []string{"--max-depth=-1", "--graphiql=maybe", "--max-cost=x", "--request-timeout=-1s"} {
 		if _, err := parse(t, wrong); err == nil {
