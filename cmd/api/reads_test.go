@@ -101,9 +101,7 @@ func TestReadsThatAreGivenUpLeaveThePoolWhole(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if s := p.Stat(); s.AcquiredConns() != 0 {
-			t.Errorf("%d connections are not given back", s.AcquiredConns())
-		}
+		until(t, "all connections to be given back", func() bool { return p.Stat().AcquiredConns() == 0 })
 	}
 }
 

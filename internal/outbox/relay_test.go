@@ -131,7 +131,7 @@ func TestTwoLeasedRelaysTellEachEventOnce(t *testing.T) {
 	}
 
 	stop[owner]()
-	cfg.TTL = 10 * time.Millisecond // a third one, which looks more often than the second
+	cfg.TTL = 5 * time.Second // a third one, which looks more often than the second
 	b.run(outbox.NewRelay(b.store, recorderOf{r, "c"}, cfg).Run)
 	b.add(70, 7)
 	r.reach(t, b, 840)
