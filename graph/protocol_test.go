@@ -220,7 +220,9 @@ func TestIDsAreUsedAgainAtOnce(t *testing.T) {
 		s.send(in{"type": "complete", "id": "1"})
 	}
 	s.send(in{"type": "complete", "id": "1"}) // once more, which is no mistake
-	b.openCart()                              // is told to nobody
+	s.send(ping)
+	s.receive("pong") // so that the operation has ended
+	b.openCart()      // is told to nobody
 	s.send(ping)
 	s.receive("pong")
 }
