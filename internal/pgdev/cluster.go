@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -25,6 +26,9 @@ type Config struct {
 	TCP bool
 	// Settings are settings of the server, such as "fsync": "off". They win over the package's own.
 	Settings map[string]string
+	// Make makes the data of a new cluster in place of initdb, such as by a base backup of another one, whose programs it
+	// runs by c.Run. The folder data is there, is empty, and belongs to the server's user. Nil: initdb.
+	Make func(ctx context.Context, c *Cluster, data string) error
 	// Log hears what takes long or is surprising: a download, a new cluster, another port. Nil: nobody.
 	Log func(message string)
 }
@@ -79,6 +83,25 @@ func (c *Cluster) Dir() string { return c.home }
 
 // BinDir is the folder of the server's programs, where its tools are as well.
 func (c *Cluster) BinDir() string { return c.binaries.Dir }
+
+// Run runs one of the server's programs, such as pg_dump, as the server's user and without the caller's PG… variables. The
+// error holds what the program said.
+func (c *Cluster) Run(ctx context.Context, name string, args ...string) error {
+	if out, err := c.command(ctx, name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// Folder returns a folder of this name in the cluster's own, which the server's user may write to. It makes it when there
+// is none.
+func (c *Cluster) Folder(name string) (string, error) {
+	dir := filepath.Join(c.home, name)
+	if err := c.makePrivate(dir); err != nil {
+		return "", fmt.Errorf("making the folder %s of the private Postgres: %w", name, err)
+	}
+	return dir, nil
+}
 
 // Attached says whether the server belongs to another process, with which it ends.
 func (c *Cluster) Attached() bool {

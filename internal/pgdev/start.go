@@ -115,6 +115,12 @@ func (c *Cluster) initialise(ctx context.Context) error {
 	if err := c.makePrivate(fresh); err != nil {
 		return err
 	}
+	if c.config.Make != nil {
+		if err := c.config.Make(ctx, c, fresh); err != nil {
+			return err
+		}
+		return os.Rename(fresh, c.data())
+	}
 	password := []byte(rand.Text() + "\n")
 	if err := os.WriteFile(filepath.Join(c.home, "password"), password, 0o600); err != nil {
 		return err
@@ -134,8 +140,8 @@ func (c *Cluster) initialise(ctx context.Context) error {
 	if c.config.Dir == "" {
 		args = append(args, "--no-sync")
 	}
-	if out, err := c.command(ctx, "initdb", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("initdb: %w: %s", err, strings.TrimSpace(string(out)))
+	if err := c.Run(ctx, "initdb", args...); err != nil {
+		return err
 	}
 	return os.Rename(fresh, c.data())
 }
