@@ -33,6 +33,8 @@ type LogQuery struct {
 	Until  int64    // positions up to it; 0: the head
 	Stream string   // empty: all streams
 	Types  []string // none: all types
+	Shard  int      // of Shards: the streams for which Shard(stream, Shards) is this
+	Shards int      // 0 and 1: all streams; not together with Stream
 	Limit  int      // events; 0: 500
 	Window int      // positions a filtered read looks at; 0: 20,000
 }
@@ -83,17 +85,12 @@ func (s *Store) ReadLog(ctx context.Context, q LogQuery) (Page, error) {
 	var err error
 	switch {
 	case q.Stream != "":
-		types := q.Types
-		if types == nil {
-			types = []string{}
-		}
-		page.Events, err = readEvents(ctx, s.pool, sqlReadLogStream, q.After, until, size, q.Stream, types)
+		page.Events, err = readEvents(ctx, s.pool, sqlReadLogStream, q.After, until, size, q.Stream, types(q))
+	case q.Shards > 1:
+		until = min(until, q.After+window(q.Window))
+		page.Events, err = readEvents(ctx, s.pool, sqlReadLogShard, q.After, until, size, types(q), q.Shards, q.Shard)
 	case len(q.Types) > 0:
-		window := q.Window
-		if window <= 0 {
-			window = defaultWindow
-		}
-		until = min(until, q.After+int64(window))
+		until = min(until, q.After+window(q.Window))
 		page.Events, err = readEvents(ctx, s.pool, sqlReadLogTypes, q.After, until, size, q.Types)
 	default:
 		until = min(until, q.After+int64(size))
@@ -107,6 +104,21 @@ func (s *Store) ReadLog(ctx context.Context, q LogQuery) (Page, error) {
 		page.ScannedTo = page.Events[size-1].Position
 	}
 	return page, nil
+}
+
+// types lists a query's types as Postgres takes none, which is not null.
+func types(q LogQuery) []string {
+	if q.Types == nil {
+		return []string{}
+	}
+	return q.Types
+}
+
+func window(n int) int64 {
+	if n <= 0 {
+		return defaultWindow
+	}
+	return int64(n)
 }
 
 func limit(n int) int {

@@ -204,6 +204,14 @@ where position > $1 and position <= $2 order by position limit $3`
 	sqlReadLogTypes = `select ` + sqlColumns + ` from events
 where position > $1 and position <= $2 and type = any($4) order by position limit $3`
 
+	// sqlShard is Shard(stream, $5).
+	sqlShard = `(('x' || encode(substr(sha256(convert_to(stream, 'UTF8')), 1, 4), 'hex'))::bit(32)::bigint % $5::int)`
+
+	// sqlReadLogShard reads the events of types $4, none for all, that belong to shard $6 of $5.
+	sqlReadLogShard = `select ` + sqlColumns + ` from events
+where position > $1 and position <= $2 and (cardinality($4::text[]) = 0 or type = any($4)) and ` + sqlShard + ` = $6::int
+order by position limit $3`
+
 	// sqlReadLogStream goes on in a stream after a position. The index of a stream is by version, so the version is looked
 	// for first: that of the event at the position, where a page usually ended, or else by halving, since positions grow
 	// with versions. Reading from the start instead would make the pages of a long stream dearer from one to the next.

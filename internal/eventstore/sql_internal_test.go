@@ -20,6 +20,7 @@ func TestEveryStatementFitsTheSchema(t *testing.T) {
 		"readLog": sqlReadLog, "readLogTypes": sqlReadLogTypes, "readLogStream": sqlReadLogStream, "eventAt": sqlEventAt, "eventsAt": sqlEventsAt,
 		"logHead": sqlLogHead, "headPosition": sqlHeadPosition, "streamVersion": sqlStreamVersion, "eventID": sqlEventID,
 		"snapshot": sqlSnapshot, "lastOf": sqlLastOf, "positionAt": sqlPositionAt, "judgeClaims": sqlJudgeClaims,
+		"readLogShard": sqlReadLogShard,
 	} {
 		if _, err := conn.Conn().Prepare(t.Context(), name, sql); err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -22,6 +22,9 @@ type Subscription struct {
 	Name string
 	// Types of the events that are handed over; none means all. The checkpoint moves over the others too.
 	Types []string
+	// Shard and Shards limit it to the events of one share of the streams: those for which eventstore.Shard(stream, Shards)
+	// is Shard. Each shard has a checkpoint row and an owner of its own. 0 and 1 Shards: all streams.
+	Shard, Shards int
 	// Apply writes what the events mean in tx, which also moves the checkpoint: each event has its effect in the
 	// database once. Events come in order of position, and the slices that they share memory with must not be changed.
 	// It may be called again for the same events after tx was rolled back, so it must have no effect outside tx, and it
@@ -151,7 +154,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	c.update(func(s *Status) { s.Running = true })
 	defer c.update(func(s *Status) { s.Running, s.Owner = false, false })
 
-	l := newLease(c.pool, c.sub.Name, c.cfg.Owner, c.cfg.TTL)
+	l := newLease(c.pool, c.sub.Name, c.sub.Shard, c.cfg.Owner, c.cfg.TTL)
 	retry := pace{least: 20 * time.Millisecond, most: c.cfg.RetryMax}
 	evenHalted := true // a process that starts anew tries again
 	for ctx.Err() == nil {
@@ -194,7 +197,7 @@ func (c *Consumer) begin(ctx context.Context, l *lease, evenHalted bool) (events
 	if c.sub.FromNow {
 		start = head
 	}
-	if err := l.create(ctx, start); err != nil {
+	if err := l.create(ctx, start, c.sub.Shards); err != nil {
 		return head, false, err
 	}
 	return l.take(ctx, evenHalted)
@@ -205,7 +208,7 @@ func (c *Consumer) look(ctx context.Context) error {
 	var position int64
 	var owner, reason string
 	var haltedAt *time.Time
-	err := c.pool.QueryRow(ctx, sqlLook, c.sub.Name).Scan(&position, &owner, &reason, &haltedAt)
+	err := c.pool.QueryRow(ctx, sqlLook, c.sub.Name, c.sub.Shard).Scan(&position, &owner, &reason, &haltedAt)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return fmt.Errorf("reading checkpoint %s: %w", c.sub.Name, err)
 	}

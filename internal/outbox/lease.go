@@ -23,10 +23,11 @@ var (
 	errFenced = errors.New("the checkpoint was not moved")
 )
 
-// lease is the right to move one checkpoint. The clock that judges it is the database's; renewed is only a hint.
+// lease is the right to move one checkpoint, or one shard of it. The clock that judges it is the database's; renewed is only a hint.
 type lease struct {
 	pool    *pgxpool.Pool
 	name    string
+	shard   int
 	owner   string
 	ttl     time.Duration
 	epoch   int64        // of the tenure; 0 before the first
@@ -34,16 +35,16 @@ type lease struct {
 	start   time.Time
 }
 
-func newLease(pool *pgxpool.Pool, name, owner string, ttl time.Duration) *lease {
+func newLease(pool *pgxpool.Pool, name string, shard int, owner string, ttl time.Duration) *lease {
 	if owner == "" {
 		owner = uuid.NewString()
 	}
-	return &lease{pool: pool, name: name, owner: owner, ttl: ttl, start: time.Now()}
+	return &lease{pool: pool, name: name, shard: shard, owner: owner, ttl: ttl, start: time.Now()}
 }
 
-// create makes the checkpoint's row when it is not there yet.
-func (l *lease) create(ctx context.Context, at eventstore.Token) error {
-	if _, err := l.pool.Exec(ctx, sqlCreate, l.name, at.Position, at.EventID, at.LogID, at.Epoch); err != nil {
+// create makes the checkpoint's row, one of as many as there are shards, when it is not there yet.
+func (l *lease) create(ctx context.Context, at eventstore.Token, shards int) error {
+	if _, err := l.pool.Exec(ctx, sqlCreate, l.name, l.shard, max(1, shards), at.Position, at.EventID, at.LogID, at.Epoch); err != nil {
 		return fmt.Errorf("creating checkpoint %s: %w", l.name, err)
 	}
 	return nil
@@ -52,7 +53,7 @@ func (l *lease) create(ctx context.Context, at eventstore.Token) error {
 // take tries to become the owner and returns the checkpoint.
 func (l *lease) take(ctx context.Context, evenHalted bool) (at eventstore.Token, taken bool, err error) {
 	sent := time.Since(l.start)
-	err = l.pool.QueryRow(ctx, sqlTake, l.name, l.owner, l.ttl.Seconds(), evenHalted).
+	err = l.pool.QueryRow(ctx, sqlTake, l.name, l.shard, l.owner, l.ttl.Seconds(), evenHalted).
 		Scan(&l.epoch, &at.Position, &at.EventID, &at.LogID, &at.Epoch)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return at, false, nil
@@ -66,7 +67,7 @@ func (l *lease) take(ctx context.Context, evenHalted bool) (at eventstore.Token,
 
 // reload reads the checkpoint again, or says errLost.
 func (l *lease) reload(ctx context.Context) (at eventstore.Token, err error) {
-	err = l.pool.QueryRow(ctx, sqlReload, l.name, l.epoch).Scan(&at.Position, &at.EventID, &at.LogID, &at.Epoch)
+	err = l.pool.QueryRow(ctx, sqlReload, l.name, l.shard, l.epoch).Scan(&at.Position, &at.EventID, &at.LogID, &at.Epoch)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return at, errLost
 	}
@@ -78,7 +79,7 @@ func (l *lease) reload(ctx context.Context) (at eventstore.Token, err error) {
 
 func (l *lease) renew(ctx context.Context) error {
 	sent := time.Since(l.start)
-	tag, err := l.pool.Exec(ctx, sqlRenew, l.name, l.epoch, l.ttl.Seconds())
+	tag, err := l.pool.Exec(ctx, sqlRenew, l.name, l.shard, l.epoch, l.ttl.Seconds())
 	if err != nil {
 		return fmt.Errorf("renewing the lease of %s: %w", l.name, err)
 	}
@@ -115,13 +116,13 @@ func (l *lease) keep(ctx context.Context, lost func()) {
 
 // release gives the lease back, so that another process need not wait until it runs out.
 func (l *lease) release(ctx context.Context) error {
-	_, err := l.pool.Exec(ctx, sqlRelease, l.name, l.epoch)
+	_, err := l.pool.Exec(ctx, sqlRelease, l.name, l.shard, l.epoch)
 	return err
 }
 
 // halt records why the checkpoint does not move any more and gives the lease back.
 func (l *lease) halt(ctx context.Context, reason string) error {
-	if _, err := l.pool.Exec(ctx, sqlHalt, l.name, l.epoch, reason); err != nil {
+	if _, err := l.pool.Exec(ctx, sqlHalt, l.name, l.shard, l.epoch, reason); err != nil {
 		return fmt.Errorf("halting %s: %w", l.name, err)
 	}
 	return nil
@@ -129,7 +130,7 @@ func (l *lease) halt(ctx context.Context, reason string) error {
 
 // queueAdvance adds the move of the checkpoint to a batch. The move fails the batch when it cannot be made.
 func (l *lease) queueAdvance(b *pgx.Batch, from, to eventstore.Token) {
-	b.Queue(sqlAdvance, l.name, l.epoch, l.ttl.Seconds(), from.Position, to.Position, to.LogID, to.Epoch, to.EventID)
+	b.Queue(sqlAdvance, l.name, l.shard, l.epoch, l.ttl.Seconds(), from.Position, to.Position, to.LogID, to.Epoch, to.EventID)
 }
 
 // scanAdvance reads the answer to queueAdvance: the event at the new position.

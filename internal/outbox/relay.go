@@ -107,7 +107,7 @@ func (r *Relay) complain(ctx context.Context, err error) {
 
 // runLeased waits for the lease, follows the log while it is held, and gives it back.
 func (r *Relay) runLeased(ctx context.Context) error {
-	l := newLease(r.cfg.Pool, r.cfg.Name, r.cfg.Owner, r.cfg.TTL)
+	l := newLease(r.cfg.Pool, r.cfg.Name, 0, r.cfg.Owner, r.cfg.TTL)
 	first := true
 	for ctx.Err() == nil {
 		err := r.tenure(ctx, l, first)
@@ -125,7 +125,7 @@ func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
 	if err != nil {
 		return err
 	}
-	if err := l.create(ctx, eventstore.Token{LogID: head.LogID, Epoch: head.Epoch}); err != nil {
+	if err := l.create(ctx, eventstore.Token{LogID: head.LogID, Epoch: head.Epoch}, 1); err != nil {
 		return err
 	}
 	at, taken, err := l.take(ctx, evenHalted)

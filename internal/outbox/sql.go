@@ -1,56 +1,57 @@
 package outbox
 
-// The statements on checkpoints. Every change by an owner names the lease epoch that it took the lease with and expects
+// The statements on checkpoints, each on one row: that of a name and a shard. Every change by an owner names the lease epoch that it took the lease with and expects
 // a lease that has not run out, by the database's clock; one that does not hold it matches no row.
 const (
-	// sqlCreate adds a checkpoint that is not there yet: name, position, event id, log id, log epoch.
+	// sqlCreate adds a checkpoint that is not there yet: name, shard, shards, position, event id, log id, log epoch.
 	sqlCreate = `
-insert into checkpoints (name, position, event_id, log_id, log_epoch)
-values ($1, $2, nullif($3, '00000000-0000-0000-0000-000000000000'::uuid), $4, $5)
+insert into checkpoints (name, shard, shards, position, event_id, log_id, log_epoch)
+values ($1, $2, $3, $4, nullif($5, '00000000-0000-0000-0000-000000000000'::uuid), $6, $7)
 on conflict do nothing`
 
-	// sqlTake takes a lease that is free, has run out, or is this owner's: name, owner, seconds, whether a halt is undone.
+	// sqlTake takes a lease that is free, has run out, or is this owner's: name, shard, owner, seconds, whether a halt is
+	// undone.
 	sqlTake = `
-update checkpoints set lease_epoch = lease_epoch + 1, lease_owner = $2,
-	lease_until = clock_timestamp() + make_interval(secs => $3),
+update checkpoints set lease_epoch = lease_epoch + 1, lease_owner = $3,
+	lease_until = clock_timestamp() + make_interval(secs => $4),
 	halted_at = null, halt_reason = null, updated_at = clock_timestamp()
-where name = $1 and shard = 0 and (lease_until < clock_timestamp() or lease_owner = $2) and (halted_at is null or $4)
+where name = $1 and shard = $2 and (lease_until < clock_timestamp() or lease_owner = $3) and (halted_at is null or $5)
 returning lease_epoch, position, coalesce(event_id, '00000000-0000-0000-0000-000000000000'),
 	coalesce(log_id, '00000000-0000-0000-0000-000000000000'), log_epoch`
 
 	sqlLook = `
 select position, coalesce(lease_owner, ''), coalesce(halt_reason, ''), halted_at from checkpoints
-where name = $1 and shard = 0`
+where name = $1 and shard = $2`
 
 	sqlReload = `
 select position, coalesce(event_id, '00000000-0000-0000-0000-000000000000'),
 	coalesce(log_id, '00000000-0000-0000-0000-000000000000'), log_epoch
-from checkpoints where name = $1 and shard = 0 and lease_epoch = $2 and lease_until >= clock_timestamp()`
+from checkpoints where name = $1 and shard = $2 and lease_epoch = $3 and lease_until >= clock_timestamp()`
 
 	sqlRenew = `
-update checkpoints set lease_until = clock_timestamp() + make_interval(secs => $3)
-where name = $1 and shard = 0 and lease_epoch = $2 and lease_until >= clock_timestamp()`
+update checkpoints set lease_until = clock_timestamp() + make_interval(secs => $4)
+where name = $1 and shard = $2 and lease_epoch = $3 and lease_until >= clock_timestamp()`
 
 	sqlRelease = `
 update checkpoints set lease_until = '-infinity', lease_owner = null
-where name = $1 and shard = 0 and lease_epoch = $2`
+where name = $1 and shard = $2 and lease_epoch = $3`
 
 	sqlHalt = `
 update checkpoints set lease_until = '-infinity', lease_owner = null,
-	halted_at = clock_timestamp(), halt_reason = $3, updated_at = clock_timestamp()
-where name = $1 and shard = 0 and lease_epoch = $2`
+	halted_at = clock_timestamp(), halt_reason = $4, updated_at = clock_timestamp()
+where name = $1 and shard = $2 and lease_epoch = $3`
 
-	// sqlAdvance moves a checkpoint and renews its lease: name, lease epoch, seconds, the position before and after, log
-	// id and epoch, and the event that must be at the new position, or the zero id. When it matches no row it fails by a
-	// division by zero, so that the commit which follows it in the same pipeline is not executed.
+	// sqlAdvance moves a checkpoint and renews its lease: name, shard, lease epoch, seconds, the position before and after,
+	// log id and epoch, and the event that must be at the new position, or the zero id. When it matches no row it fails by
+	// a division by zero, so that the commit which follows it in the same pipeline is not executed.
 	sqlAdvance = `
 with moved as (
-	update checkpoints c set position = e.position, event_id = e.id, log_id = $6, log_epoch = $7,
-		lease_until = clock_timestamp() + make_interval(secs => $3), updated_at = clock_timestamp()
+	update checkpoints c set position = e.position, event_id = e.id, log_id = $7, log_epoch = $8,
+		lease_until = clock_timestamp() + make_interval(secs => $4), updated_at = clock_timestamp()
 	from events e
-	where c.name = $1 and c.shard = 0 and c.lease_epoch = $2 and c.lease_until >= clock_timestamp()
-		and c.position = $4 and e.position = $5
-		and ($8 = '00000000-0000-0000-0000-000000000000'::uuid or e.id = $8)
+	where c.name = $1 and c.shard = $2 and c.lease_epoch = $3 and c.lease_until >= clock_timestamp()
+		and c.position = $5 and e.position = $6
+		and ($9 = '00000000-0000-0000-0000-000000000000'::uuid or e.id = $9)
 	returning e.id
 )
 select 1 / count(*), (select id from moved) from moved`

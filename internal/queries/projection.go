@@ -11,6 +11,9 @@ import (
 	"github.com/headrace/headrace/internal/eventstore"
 )
 
+// MaxShards is how many shards a projection can have. Each costs a connection for the time of a batch, and a lease.
+const MaxShards = 256
+
 // Projection is a view's way from events to its table, with the view's types erased: what a consumer of the log runs.
 // It is a value; At gives the same for another generation. It is safe for concurrent use, but one table must have one
 // writer at a time, which is what checkpoints and their leases see to.
@@ -19,6 +22,7 @@ type Projection struct {
 	Version    int      // the shape of the table; a migration makes a table for each
 	Generation int      // which fill of that shape; rebuilds count up from 1
 	Types      []string // of the events it takes; the checkpoint moves over all others
+	Shards     int      // how many owners share the work on its table, by stream; 0 and 1: one, for all
 
 	key   func(eventstore.Event) string
 	apply func(ctx context.Context, tx pgx.Tx, table string, events []eventstore.Event) error

@@ -155,7 +155,7 @@ type querier interface {
 // lease takes or renews the lease of a checkpoint, made when missing. A lease that another holds is a *RebuildingError.
 func (r *rebuild) lease(ctx context.Context, db querier, checkpoint string) (at eventstore.Token, epoch int64, err error) {
 	var eventID, logID *uuid.UUID
-	err = db.QueryRow(ctx, sqlLease, checkpoint, r.owner, rebuildLease.Seconds()).
+	err = db.QueryRow(ctx, sqlLease, checkpoint, 0, 1, r.owner, rebuildLease.Seconds()).
 		Scan(&at.Position, &eventID, &logID, &at.Epoch, &epoch)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return at, 0, &RebuildingError{Checkpoint: checkpoint}
@@ -294,7 +294,7 @@ func (r *rebuild) eventID(ctx context.Context, page eventstore.Page) (uuid.UUID,
 }
 
 func (r *rebuild) moveCheckpoint(ctx context.Context, tx pgx.Tx, checkpoint string, at eventstore.Token, epoch int64) error {
-	tag, err := tx.Exec(ctx, sqlMoveCheckpoint, checkpoint, at.Position, at.EventID, at.LogID, at.Epoch, epoch, rebuildLease.Seconds())
+	tag, err := tx.Exec(ctx, sqlMoveCheckpoint, checkpoint, 0, at.Position, at.EventID, at.LogID, at.Epoch, epoch, rebuildLease.Seconds())
 	if err != nil {
 		return fmt.Errorf("move checkpoint %s: %w", checkpoint, err)
 	}

@@ -87,30 +87,36 @@ where name ~ ('^' || $1::text || '_v[0-9]+(_[0-9]+)?$') and lease_owner like 're
 	sqlLockTimeout = `set local lock_timeout = '2s'`
 )
 
-// sqlLease takes checkpoint $1 for owner $2 for $3 seconds, made when missing, unless another holds it. A retired one is
-// free for the taking: its generation does not serve.
+// sqlLease takes shard $2 of $3 of checkpoint $1 for owner $4 for $5 seconds, made when missing, unless another holds it.
+// A retired one is free for the taking: its generation does not serve.
 const sqlLease = `
-insert into checkpoints as c (name, lease_owner, lease_epoch, lease_until)
-values ($1, $2, 1, clock_timestamp() + make_interval(secs => $3))
+insert into checkpoints as c (name, shard, shards, lease_owner, lease_epoch, lease_until)
+values ($1, $2, $3, $4, 1, clock_timestamp() + make_interval(secs => $5))
 on conflict (name, shard) do update
 set lease_owner = excluded.lease_owner, lease_until = excluded.lease_until, updated_at = clock_timestamp(),
     lease_epoch = c.lease_epoch + case when c.lease_owner = excluded.lease_owner then 0 else 1 end
 where c.lease_owner is null or c.lease_owner in (excluded.lease_owner, 'retired') or c.lease_until < clock_timestamp()
 returning position, event_id, log_id, log_epoch, lease_epoch`
 
-// sqlMoveCheckpoint moves checkpoint $1 and renews its lease for $7 seconds. It matches no row when the lease was lost.
+// sqlMoveCheckpoint moves shard $2 of checkpoint $1 and renews its lease for $8 seconds. It matches no row when the lease
+// was lost.
 const sqlMoveCheckpoint = `
-update checkpoints set position = $2, event_id = $3, log_id = $4, log_epoch = $5, updated_at = clock_timestamp(),
-       lease_until = clock_timestamp() + make_interval(secs => $7)
-where name = $1 and shard = 0 and lease_epoch = $6`
+update checkpoints set position = $3, event_id = $4, log_id = $5, log_epoch = $6, updated_at = clock_timestamp(),
+       lease_until = clock_timestamp() + make_interval(secs => $8)
+where name = $1 and shard = $2 and lease_epoch = $7`
 
-// sqlRetire takes a checkpoint from its consumer for good and says how far it had come.
+// sqlRetire takes all shards of a checkpoint from their consumers for good and says how far the foremost had come; 0 when
+// it never ran.
 const sqlRetire = `
-update checkpoints set lease_epoch = lease_epoch + 1, lease_owner = 'retired', lease_until = 'infinity', updated_at = clock_timestamp()
-where name = $1 and shard = 0 returning position`
+with retired as (
+    update checkpoints set lease_epoch = lease_epoch + 1, lease_owner = 'retired', lease_until = 'infinity',
+           updated_at = clock_timestamp()
+    where name = $1 returning position
+)
+select coalesce(max(position), 0) from retired`
 
-// sqlRelease frees a checkpoint for the server's consumer.
+// sqlRelease frees all shards of a checkpoint for the servers' consumers.
 const sqlRelease = `
 update checkpoints set lease_epoch = lease_epoch + 1, lease_owner = null, lease_until = '-infinity',
        halted_at = null, halt_reason = null, updated_at = clock_timestamp()
-where name = $1 and shard = 0`
+where name = $1`

@@ -28,8 +28,7 @@ func (r *rebuild) switchTo(ctx context.Context, p Projection, at eventstore.Toke
 			return fmt.Errorf("%s serves now instead of %s", table, from.Checkpoint)
 		}
 		var until int64
-		err := tx.QueryRow(ctx, sqlRetire, from.Checkpoint).Scan(&until)
-		if err != nil && !errors.Is(err, pgx.ErrNoRows) { // no row: it never ran
+		if err := tx.QueryRow(ctx, sqlRetire, from.Checkpoint).Scan(&until); err != nil {
 			return fmt.Errorf("retire %s: %w", from.Checkpoint, err)
 		}
 		if err := r.takeRest(ctx, tx, p, at, epoch, until); err != nil {

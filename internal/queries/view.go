@@ -27,12 +27,19 @@ type View[R any] struct {
 	Gone func(row R) bool
 	// Keep is how many rows are kept in memory, if R marks the position. 0 stands for 4096.
 	Keep int
+	// Shards is how many owners share the work on a table, each with the events of its share of the streams. They run in
+	// any number of processes. Only for a view whose Key is nil: then an event changes no row but that of its stream. The
+	// number is fixed for a generation of the table; see Projection. 0 stands for 1.
+	Shards int
 }
 
 // Projection returns the view's erased form. It fails when R is not a row of a table.
 func (v View[R]) Projection(registry *eventstore.Registry) (Projection, error) {
 	if v.Name == "" || v.Version < 1 || len(v.Types) == 0 || v.Evolve == nil {
 		return Projection{}, errors.New("a view needs a name, a version from 1, types of events and Evolve")
+	}
+	if err := v.checkShards(); err != nil {
+		return Projection{}, err
 	}
 	shape, err := shapeOf[R]()
 	if err != nil {
@@ -45,9 +52,20 @@ func (v View[R]) Projection(registry *eventstore.Registry) (Projection, error) {
 		}
 	}
 	return Projection{
-		Name: v.Name, Version: v.Version, Generation: 1, Types: v.Types,
+		Name: v.Name, Version: v.Version, Generation: 1, Types: v.Types, Shards: max(1, v.Shards),
 		key: f.view.Key, apply: f.apply,
 	}, nil
+}
+
+func (v View[R]) checkShards() error {
+	switch {
+	case v.Shards < 0 || v.Shards > MaxShards:
+		return fmt.Errorf("view %s: shards are 1 to %d, not %d", v.Name, MaxShards, v.Shards)
+	case v.Shards > 1 && v.Key != nil:
+		return fmt.Errorf("view %s: only a view whose key is the stream can have shards, since two shards must not write one row",
+			v.Name)
+	}
+	return nil
 }
 
 func (v View[R]) withDefaults() View[R] {

@@ -161,6 +161,22 @@ func declare[R any](r *eventstore.Registry, types []string) error {
 	return err
 }
 
+// Two owners must never write one row, so only a view whose rows are its streams can have shards.
+func TestOnlyAViewByStreamHasShards(t *testing.T) {
+	t.Parallel()
+	view := tallyView()
+	view.Shards = 4
+	p, err := view.Projection(registry(t))
+	require.NoError(t, err)
+	require.Equal(t, 4, p.Shards)
+	view.Key = func(e eventstore.Event) string { return e.Type }
+	_, err = view.Projection(registry(t))
+	require.ErrorContains(t, err, "only a view whose key is the stream can have shards")
+	view.Key, view.Shards = nil, queries.MaxShards+1
+	_, err = view.Projection(registry(t))
+	require.ErrorContains(t, err, "shards are 1 to 256")
+}
+
 func TestCheckpointNames(t *testing.T) {
 	t.Parallel()
 	p := queries.Projection{Name: "cart", Version: 3, Generation: 1}
