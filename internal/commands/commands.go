@@ -94,6 +94,7 @@ type Call struct {
 
 	CorrelationID string // of the request or process that all this belongs to
 	CausationID   string // of the event or message that led to this command
+	Trace         eventstore.Trace
 }
 
 func (c Call) metadata() eventstore.Metadata {
@@ -103,5 +104,6 @@ func (c Call) metadata() eventstore.Metadata {
 		Roles:         c.Who.Roles,
 		CorrelationID: c.CorrelationID,
 		CausationID:   c.CausationID,
+		Trace:         c.Trace,
 	}
 }

@@ -308,12 +308,16 @@ func TestMetadataTellsOnWhoseBehalf(t *testing.T) {
 	h, store := openOne(t)
 	receipt := mustHandle(t, h, newAccount(), deposit{Amount: 1}, commands.Call{
 		CommandID: "c-1", Who: identity.Identity{Subject: "ada", Roles: []string{"staff"}}, CorrelationID: "request", CausationID: "cause",
+		Trace: eventstore.Trace{Parent: "00-1", State: "a=1"},
 	})
 	e, _, err := store.EventAt(t.Context(), receipt.Position())
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := eventstore.Metadata{CommandID: "c-1", Actor: "ada", Roles: []string{"staff"}, CorrelationID: "request", CausationID: "cause"}
+	want := eventstore.Metadata{
+		CommandID: "c-1", Actor: "ada", Roles: []string{"staff"}, CorrelationID: "request", CausationID: "cause",
+		Trace: eventstore.Trace{Parent: "00-1", State: "a=1"},
+	}
 	if got, err := e.ParseMetadata(); err != nil || !reflect.DeepEqual(got, want) {
 		t.Fatalf("got %+v, %v", got, err)
 	}

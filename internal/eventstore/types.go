@@ -33,6 +33,14 @@ type Metadata struct {
 	Roles         []string `json:"roles,omitempty"`         // that the actor had then
 	CorrelationID string   `json:"correlationId,omitempty"` // the request or process that all this belongs to
 	CausationID   string   `json:"causationId,omitempty"`   // the event or message that led to this command
+	Trace
+}
+
+// Trace is the W3C trace context of the request that all this belongs to, in the form of its two headers. It is empty
+// when the request had none.
+type Trace struct {
+	Parent string `json:"traceparent,omitempty"`
+	State  string `json:"tracestate,omitempty"`
 }
 
 // RequestID is the request by which the command came: the correlation id, unless another event or a message led to it.

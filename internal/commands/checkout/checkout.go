@@ -29,7 +29,7 @@ func Place(e eventstore.Event, p cart.CheckedOut) (orderStream string, cmd order
 	}
 	// An order must not fail to be placed for want of a note on what the cart's command belonged to.
 	if metadata, err := e.ParseMetadata(); err == nil {
-		call.CorrelationID = metadata.CorrelationID
+		call.CorrelationID, call.Trace = metadata.CorrelationID, metadata.Trace
 	}
 	return p.OrderID, order.Place{CartID: e.Stream, OwnerID: p.OwnerID, Items: items, Total: p.Total}, call
 }

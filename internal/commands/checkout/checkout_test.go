@@ -23,7 +23,7 @@ func TestPlaceIsDerivedFromTheEventAlone(t *testing.T) {
 	total := money.Money{Amount: 500, Currency: "EUR"}
 	event := eventstore.Event{
 		ID: uuid.MustParse("01890000-0000-7000-8000-000000000001"), Stream: "cart-1",
-		Metadata: json.RawMessage(`{"actor":"ada","correlationId":"request-1"}`),
+		Metadata: json.RawMessage(`{"actor":"ada","correlationId":"request-1","traceparent":"00-1","tracestate":"a=1"}`),
 	}
 	stream, cmd, call := checkout.Place(event, cart.CheckedOut{
 		OrderID: "order-1", OwnerID: "ada", Currency: "EUR", Total: total,
@@ -36,6 +36,7 @@ func TestPlaceIsDerivedFromTheEventAlone(t *testing.T) {
 	wantCall := commands.Call{
 		CommandID: "checkout:01890000-0000-7000-8000-000000000001", Who: identity.System("policy:checkout"),
 		CorrelationID: "request-1", CausationID: "01890000-0000-7000-8000-000000000001",
+		Trace: eventstore.Trace{Parent: "00-1", State: "a=1"},
 	}
 	if stream != "order-1" || !reflect.DeepEqual(cmd, wantCmd) || !reflect.DeepEqual(call, wantCall) {
 		t.Fatalf("got %s, %+v, %+v", stream, cmd, call)
