@@ -146,8 +146,12 @@ func expected(ctx context.Context, err error) *gqlerror.Error {
 		})
 	}
 	if e, ok := errors.AsType[*queries.HaltedError](err); ok {
-		return detailed(coded(codeProjectionHalted, "the read model %q is halted and needs an operator", e.Projection), map[string]any{
-			"projection": e.Projection, "position": position(e.Position),
+		message := "the read model %q is halted and needs an operator"
+		if e.Paused {
+			message = "the read model %q is paused by an operator"
+		}
+		return detailed(coded(codeProjectionHalted, message, e.Projection), map[string]any{
+			"projection": e.Projection, "position": position(e.Position), "paused": e.Paused,
 		})
 	}
 	if e, ok := errors.AsType[*queries.WaitersError](err); ok {

@@ -35,7 +35,10 @@ func TestKnownErrorsKeepTheirMeaning(t *testing.T) {
 			"projection": "cart", "position": "3", "wanted": "5", "head": "9",
 		}},
 		{&queries.HaltedError{Projection: "cart", Position: 3, Reason: errSecret.Error()}, codeProjectionHalted, map[string]any{
-			"projection": "cart", "position": "3",
+			"projection": "cart", "position": "3", "paused": false,
+		}},
+		{&queries.HaltedError{Projection: "cart", Position: 3, Paused: true}, codeProjectionHalted, map[string]any{
+			"projection": "cart", "position": "3", "paused": true,
 		}},
 		{&eventstore.BeyondHeadError{Position: 7, Head: 3}, codePositionBeyondHead, map[string]any{"head": "3"}},
 		{&eventstore.DivergedError{Position: 7, Reason: errSecret.Error()}, codeLogDiverged, nil},

@@ -75,6 +75,8 @@ func (w *worker) state() (doing string, problem bool) {
 	switch status := w.status(); {
 	case !status.HaltedAt.IsZero():
 		return fmt.Sprintf("halted at position %d: %s", status.Position, status.HaltReason), true
+	case !status.PausedAt.IsZero():
+		return fmt.Sprintf("paused by %s at position %d", status.PausedBy, status.Position), false
 	case !status.Running:
 		return "not running", true
 	case status.LastError != "":

@@ -109,6 +109,8 @@ type Status struct {
 	Position   int64     // of the checkpoint, when last seen by this process
 	HaltedAt   time.Time // zero: not halted
 	HaltReason string
+	PausedAt   time.Time // zero: not paused by an operator
+	PausedBy   string
 	LastError  string // the newest failure that is being retried; empty after a success
 }
 
@@ -207,13 +209,18 @@ func (c *Consumer) begin(ctx context.Context, l *lease, evenHalted bool) (events
 func (c *Consumer) look(ctx context.Context) error {
 	var position int64
 	var owner, reason string
-	var haltedAt *time.Time
-	err := c.pool.QueryRow(ctx, sqlLook, c.sub.Name, c.sub.Shard).Scan(&position, &owner, &reason, &haltedAt)
+	var haltedAt, pausedAt *time.Time
+	var pausedBy string
+	err := c.pool.QueryRow(ctx, sqlLook, c.sub.Name, c.sub.Shard).Scan(&position, &owner, &reason, &haltedAt, &pausedAt, &pausedBy)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return fmt.Errorf("reading checkpoint %s: %w", c.sub.Name, err)
 	}
 	c.update(func(s *Status) {
 		s.Position, s.HaltReason, s.HaltedAt, s.LastError = position, reason, time.Time{}, ""
+		s.PausedAt, s.PausedBy = time.Time{}, pausedBy
+		if pausedAt != nil {
+			s.PausedAt = *pausedAt
+		}
 		if haltedAt != nil {
 			s.HaltedAt = *haltedAt
 		}
@@ -233,7 +240,10 @@ func (c *Consumer) own(ctx context.Context, l *lease, at eventstore.Token) error
 	if len(c.sub.Types) > 0 {
 		t.want = func(eventType string) bool { return slices.Contains(c.sub.Types, eventType) }
 	}
-	c.update(func(s *Status) { s.Owner, s.HaltedAt, s.HaltReason = true, time.Time{}, "" })
+	c.update(func(s *Status) {
+		s.Owner, s.HaltedAt, s.HaltReason = true, time.Time{}, ""
+		s.PausedAt, s.PausedBy = time.Time{}, ""
+	})
 	defer c.update(func(s *Status) { s.Owner = false })
 
 	err := t.verify(held, at)

@@ -9,18 +9,20 @@ insert into checkpoints (name, shard, shards, position, event_id, log_id, log_ep
 values ($1, $2, $3, $4, nullif($5, '00000000-0000-0000-0000-000000000000'::uuid), $6, $7)
 on conflict do nothing`
 
-	// sqlTake takes a lease that is free, has run out, or is this owner's: name, shard, owner, seconds, whether a halt is
+	// sqlTake takes a lease that is free, has run out, or is this owner's, unless it is paused: name, shard, owner, seconds, whether a halt is
 	// undone.
 	sqlTake = `
 update checkpoints set lease_epoch = lease_epoch + 1, lease_owner = $3,
 	lease_until = clock_timestamp() + make_interval(secs => $4),
 	halted_at = null, halt_reason = null, updated_at = clock_timestamp()
 where name = $1 and shard = $2 and (lease_until < clock_timestamp() or lease_owner = $3) and (halted_at is null or $5)
+	and paused_at is null
 returning lease_epoch, position, coalesce(event_id, '00000000-0000-0000-0000-000000000000'),
 	coalesce(log_id, '00000000-0000-0000-0000-000000000000'), log_epoch`
 
 	sqlLook = `
-select position, coalesce(lease_owner, ''), coalesce(halt_reason, ''), halted_at from checkpoints
+select position, coalesce(lease_owner, ''), coalesce(halt_reason, ''), halted_at, paused_at, coalesce(paused_by, '')
+from checkpoints
 where name = $1 and shard = $2`
 
 	sqlReload = `

@@ -85,6 +85,7 @@ type serving struct {
 	Epoch         int32      `db:"log_epoch"`
 	Halted        bool       `db:"halted"`
 	HaltReason    string     `db:"halt_reason"`
+	Paused        bool       `db:"paused"`
 	Head          int64      `db:"head"`
 	BehindSeconds float64    `db:"behind_seconds"`
 }
@@ -136,8 +137,11 @@ func (p *Progress) learn(found []serving, asked []string, started time.Time) (mo
 		seen.at = s.token()
 		p.reached[s.Checkpoint] = seen
 		v.wake(s.Position)
-		if s.Halted {
+		switch {
+		case s.Halted:
 			v.fail(&HaltedError{Projection: s.Name, Position: s.Position, Reason: s.HaltReason})
+		case s.Paused:
+			v.fail(&HaltedError{Projection: s.Name, Position: s.Position, Reason: "it was paused", Paused: true})
 		}
 	}
 	for name := range missing {

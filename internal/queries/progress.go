@@ -41,11 +41,13 @@ func (e *BehindError) Error() string {
 	return fmt.Sprintf("projection %s is at position %d of %d, before %d", e.Projection, e.Position, e.Head, e.Wanted)
 }
 
-// HaltedError says that a projection stopped at an event and needs an operator. Waiting longer is of no use.
+// HaltedError says that a projection stopped at an event and needs an operator, or that an operator paused it. Waiting
+// longer is of no use.
 type HaltedError struct {
 	Projection string
 	Position   int64 // the last it has taken
 	Reason     string
+	Paused     bool // by an operator: nothing is broken
 }
 
 func (e *HaltedError) Error() string {

@@ -33,7 +33,7 @@ func foldStatements(table, key, seen string, columns, places, sets []string) sta
 const sqlServing = `
 select v.name, v.version, v.generation, v.table_name,
        coalesce(c.position, 0) as position, c.event_id, c.log_id, coalesce(c.log_epoch, 0) as log_epoch,
-       c.halted_at is not null as halted, coalesce(c.halt_reason, '') as halt_reason,
+       c.halted_at is not null as halted, coalesce(c.halt_reason, '') as halt_reason, c.paused_at is not null as paused,
        coalesce((select max(position) from events), 0) as head,
        coalesce((select extract(epoch from greatest(clock_timestamp() - e.recorded_at, interval '0'))::float8
                  from events e where e.position = coalesce(c.position, 0) + 1), 0) as behind_seconds
@@ -118,5 +118,20 @@ select coalesce(max(position), 0) from retired`
 // sqlRelease frees all shards of a checkpoint for the servers' consumers.
 const sqlRelease = `
 update checkpoints set lease_epoch = lease_epoch + 1, lease_owner = null, lease_until = '-infinity',
-       halted_at = null, halt_reason = null, updated_at = clock_timestamp()
+       halted_at = null, halt_reason = null, paused_at = null, paused_by = null, updated_at = clock_timestamp()
 where name = $1`
+
+const (
+	// sqlCheckpointOf is the serving table of view $1, or $1 itself when there is no such view.
+	sqlCheckpointOf = `select coalesce((select table_name from views where name = $1), $1)`
+
+	// sqlPause pauses checkpoint $1 for $2 and takes its lease away, unless that says that the table is kept or filled.
+	sqlPause = `
+update checkpoints set paused_at = coalesce(paused_at, clock_timestamp()), paused_by = coalesce(paused_by, $2),
+       lease_epoch = lease_epoch + 1, lease_owner = null, lease_until = '-infinity', updated_at = clock_timestamp()
+where name = $1 and (lease_owner is null or lease_owner not in ('retired', 'filling') and lease_owner not like 'rebuild %')`
+
+	sqlResume = `
+update checkpoints set paused_at = null, paused_by = null, halted_at = null, halt_reason = null, updated_at = clock_timestamp()
+where name = $1 and (paused_at is not null or halted_at is not null)`
+)

@@ -33,6 +33,7 @@ func TestStatementsPrepare(t *testing.T) {
 		"other generations": sqlOtherGenerations, "lock view": sqlLockView, "busy rebuild": sqlBusyRebuild,
 		"table options": sqlTableOptions, "drop checkpoint": sqlDropCheckpoint, "serve": sqlServe,
 		"async commit": sqlAsyncCommit, "lock timeout": sqlLockTimeout, "lease": sqlLease,
+		"checkpoint of": sqlCheckpointOf, "pause": sqlPause, "resume": sqlResume,
 		"move checkpoint": sqlMoveCheckpoint, "retire": sqlRetire, "release": sqlRelease,
 		"create like": fmt.Sprintf(sqlCreateLike, "thing_v1_2", "thing_v1"),
 		"set options": fmt.Sprintf(sqlSetOptions, "thing_v1", "fillfactor=50"),

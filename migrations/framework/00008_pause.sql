@@ -1,0 +1,11 @@
+-- +goose Up
+-- An operator may bid a checkpoint stand still: nobody takes it until it is resumed. And the table that the serving one
+-- replaced is remembered, so that a rollback needs no guess.
+alter table checkpoints
+    add column paused_at timestamptz,
+    add column paused_by text;
+alter table views add column previous text collate "C";
+
+-- +goose Down
+alter table views drop column previous;
+alter table checkpoints drop column paused_at, drop column paused_by;
