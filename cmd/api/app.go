@@ -91,7 +91,7 @@ func (c consumers) project(projection queries.Projection) {
 	w = c.app.work("projection "+projection.Name, func(ctx context.Context) error {
 		return c.progress.Follow(ctx, projection, func(ctx context.Context, p queries.Projection) error {
 			consumer := outbox.NewConsumer(c.app.pool, c.app.store, c.broker, outbox.Subscription{
-				Name: p.Checkpoint(), Types: p.Types, Apply: p.Apply,
+				Name: p.Checkpoint(), Types: p.Types, Apply: p.Apply, OnFailure: outbox.OnFailure(p.OnFailure), Forget: p.Forget,
 				Committed: func(at eventstore.Token) { c.progress.Advance(p.Checkpoint(), at) },
 			}, c.config)
 			defer c.progress.OnWait(p.Checkpoint(), consumer.Flush)()

@@ -7,47 +7,27 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/headrace/headrace/internal/eventstore"
 )
 
-// poisonError says which event could not be handled, and why it is of no use to try again.
-type poisonError struct {
-	event eventstore.Event
-	err   error
-}
-
-func (e *poisonError) Error() string {
-	return fmt.Sprintf("event %d, %s of %s: %v", e.event.Position, e.event.Type, e.event.Stream, e.err)
-}
-
-func (e *poisonError) Unwrap() error { return e.err }
-
-// handlerError marks what Apply or React is to blame for.
-type handlerError struct{ err error }
-
-func (e *handlerError) Error() string { return e.err.Error() }
-func (e *handlerError) Unwrap() error { return e.err }
-
-// apply hands a batch to Apply. When it fails for a reason that will not pass, the batch is halved until the event at
-// fault stands alone; then everything before that event is committed.
+// apply hands a batch to Apply, but for what waits of parked streams. When it fails for a reason that will not pass, the
+// batch is halved until the event at fault stands alone: everything else of the batch is committed, and the event is dealt
+// with as the subscription says.
 func (t *tenure) apply(ctx context.Context, batch portion) error {
-	err := t.commit(ctx, batch)
-	var blame *handlerError
-	if err == nil || !errors.As(err, &blame) {
+	batch.events = t.flowing(batch.events)
+	if len(batch.events) == 0 {
+		return nil
+	}
+	err := t.commit(ctx, batch.events, t.end(batch.to, batch.toID))
+	cause, poison := blamed(err)
+	if !poison {
 		return err
 	}
-	first := batch.events[0]
 	if len(batch.events) == 1 {
-		if first.Position-1 > t.at.Position {
-			if err := t.move(ctx, first.Position-1, uuid.Nil); err != nil {
-				return err
-			}
-		}
-		return &poisonError{event: first, err: blame.err}
+		return t.refuse(ctx, batch.events[0], cause)
 	}
 	half := len(batch.events) / 2
 	front := portion{events: batch.events[:half], to: batch.events[half-1].Position, toID: batch.events[half-1].ID}
@@ -57,9 +37,9 @@ func (t *tenure) apply(ctx context.Context, batch portion) error {
 	return t.apply(ctx, portion{events: batch.events[half:], to: batch.to, toID: batch.toID})
 }
 
-// commit applies a batch and moves the checkpoint in one transaction. The last two statements, move and commit, go out
-// together; a move that matches no row fails, and then the commit is not executed.
-func (t *tenure) commit(ctx context.Context, batch portion) error {
+// commit applies events and ends in one transaction. The statements of the ending and the commit go out together; a move
+// of the checkpoint that matches no row fails, and then the commit is not executed.
+func (t *tenure) commit(ctx context.Context, events []eventstore.Event, e *ending) error {
 	conn, err := t.c.pool.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("taking a connection: %w", err)
@@ -69,22 +49,19 @@ func (t *tenure) commit(ctx context.Context, batch portion) error {
 	if err != nil {
 		return fmt.Errorf("beginning a batch: %w", err)
 	}
-	err = t.callApply(ctx, tx, batch.events)
+	err = t.callApply(ctx, tx, events)
 	if status := conn.Conn().PgConn().TxStatus(); err == nil && status != 'T' && !conn.Conn().IsClosed() {
 		err = &handlerError{fmt.Errorf("apply left the transaction in state %q", status)}
 	}
 	if err != nil {
 		return errors.Join(err, ignoreClosed(tx.Rollback(context.WithoutCancel(ctx))))
 	}
-	to := t.at
-	to.Position, to.EventID = batch.to, batch.toID
 	sent := time.Since(t.lease.start)
 	var b pgx.Batch
-	t.lease.queueAdvance(&b, t.at, to)
+	e.add(t, &b)
 	b.Queue("commit")
 	results := conn.SendBatch(ctx, &b)
-	id, err := scanAdvance(results)
-	if err == nil {
+	if err = e.read(results); err == nil {
 		_, err = results.Exec()
 		err = blameApply(err)
 	}
@@ -92,13 +69,11 @@ func (t *tenure) commit(ctx context.Context, batch portion) error {
 		err = closed
 	}
 	if err != nil {
-		err = fmt.Errorf("committing up to %d: %w", batch.to, err)
+		err = fmt.Errorf("committing up to %d: %w", e.to.Position, err)
 		return errors.Join(err, ignoreClosed(tx.Rollback(context.WithoutCancel(ctx))))
 	}
 	t.lease.renewed.Store(int64(sent))
-	to.EventID = id
-	t.seen, t.seenID = to.Position, id
-	t.committed(to)
+	e.done(t)
 	return nil
 }
 
@@ -131,32 +106,30 @@ func (t *tenure) callApply(ctx context.Context, tx pgx.Tx, events []eventstore.E
 	return err
 }
 
-// react hands one event to React and moves the checkpoint over it.
+// react hands one event to React and moves the checkpoint over it, or deals with it as the subscription says.
 func (t *tenure) react(ctx context.Context, event eventstore.Event) error {
-	// React's effects are not fenced by the checkpoint, so a process that slept looks whether it still owns the lease.
+	if len(t.flowing([]eventstore.Event{event})) == 0 {
+		return nil
+	}
+	err := t.fencedReact(ctx, event)
+	if cause, poison := blamed(err); poison {
+		return t.refuse(ctx, event, cause)
+	}
+	if err != nil {
+		return err
+	}
+	return t.settle(ctx, t.end(event.Position, event.ID))
+}
+
+// fencedReact calls React. Its effects are not fenced by the checkpoint, so a process that slept looks whether it still
+// owns the lease.
+func (t *tenure) fencedReact(ctx context.Context, event eventstore.Event) error {
 	if t.lease.age() > t.lease.ttl/2 {
 		if err := t.lease.renew(ctx); err != nil {
 			return err
 		}
 	}
-	err := t.callReact(ctx, event)
-	var blame *handlerError
-	if errors.As(err, &blame) {
-		if event.Position-1 > t.at.Position {
-			if err := t.move(ctx, event.Position-1, uuid.Nil); err != nil {
-				return err
-			}
-		}
-		return &poisonError{event: event, err: blame.err}
-	}
-	if err != nil {
-		return err
-	}
-	if err := t.move(ctx, event.Position, event.ID); err != nil {
-		return err
-	}
-	t.seen, t.seenID = event.Position, event.ID
-	return nil
+	return t.callReact(ctx, event)
 }
 
 func (t *tenure) callReact(ctx context.Context, event eventstore.Event) (err error) {

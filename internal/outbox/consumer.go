@@ -33,6 +33,14 @@ type Subscription struct {
 	// React is called with one event at a time, before the checkpoint moves over it: at least once. It is for policies,
 	// whose commands carry an id derived from the event, so that a repeat has no second effect.
 	React func(ctx context.Context, event eventstore.Event) error
+	// OnFailure says what becomes of an event that cannot be handled. The zero value halts.
+	OnFailure OnFailure
+	// Parked is told which streams are parked when ownership begins and whenever that changed, each time before Committed
+	// is told of the checkpoint that it goes with. It must not block.
+	Parked func(ParkedStreams)
+	// Forget is called when ownership begins: what Apply keeps in memory from before may not be what the tables hold, since
+	// another process may have handled or passed over other events.
+	Forget func()
 	// FromNow lets a new checkpoint start at the head of the log and not at its beginning.
 	FromNow bool
 	// Committed is told how far the checkpoint is when ownership begins and after each commit that moved it. It must
@@ -62,6 +70,11 @@ type ConsumerConfig struct {
 	TTL time.Duration
 	// Standby is how often a process that is not the owner tries to become it. Default a tenth of TTL.
 	Standby time.Duration
+	// ParkedMax is how many streams of the subscription, or of a shard of it, may be parked. One more, and it halts: then
+	// it is not one event that is wrong. Default 1,000.
+	ParkedMax int
+	// RequestPoll is how often, while streams are parked, the owner looks for what operators asked. Default 500 ms.
+	RequestPoll time.Duration
 	// RetryMax bounds the time between attempts after a failure that may pass, which starts at 20 ms. Default 5 s.
 	RetryMax time.Duration
 	// Logger is told of failures. Default slog.Default().
@@ -77,6 +90,8 @@ func (c ConsumerConfig) withDefaults() ConsumerConfig {
 	c.MoveAfter = orDefault(c.MoveAfter, 250*time.Millisecond)
 	c.TTL = orDefault(c.TTL, 10*time.Second)
 	c.Standby = orDefault(c.Standby, c.TTL/10)
+	c.ParkedMax = orDefault(c.ParkedMax, 1000)
+	c.RequestPoll = orDefault(c.RequestPoll, 500*time.Millisecond)
 	c.RetryMax = orDefault(c.RetryMax, 5*time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -87,8 +102,9 @@ func (c ConsumerConfig) withDefaults() ConsumerConfig {
 // Consumer brings one subscription from its checkpoint to the head of the log and keeps it there. Any number of
 // processes may run one under the same name: the owner of the lease works, the others stand by.
 //
-// When an event cannot be handled, everything before it is committed and the consumer halts: the reason stands in the
-// checkpoint's row, and no process goes on until a process starts anew or an operator clears halted_at.
+// When an event cannot be handled, the subscription's OnFailure says what comes of it. Unless it says otherwise, everything
+// before it is committed and the consumer halts: the reason stands in the checkpoint's row, and no process goes on until a
+// process starts anew or an operator clears halted_at.
 type Consumer struct {
 	pool       *pgxpool.Pool
 	store      *eventstore.Store
@@ -111,6 +127,7 @@ type Status struct {
 	HaltReason string
 	PausedAt   time.Time // zero: not paused by an operator
 	PausedBy   string
+	Parked     int    // streams whose events wait, when last seen by this process as the owner
 	LastError  string // the newest failure that is being retried; empty after a success
 }
 
@@ -152,6 +169,9 @@ func (c *Consumer) update(change func(s *Status)) {
 func (c *Consumer) Run(ctx context.Context) error {
 	if c.sub.Name == "" || (c.sub.Apply == nil) == (c.sub.React == nil) {
 		return fmt.Errorf("subscription %q needs a name and one of Apply and React", c.sub.Name)
+	}
+	if p := c.sub.OnFailure; p != Halt && p != Park && p != Skip {
+		return fmt.Errorf("subscription %q: what is %q on failure? There are %q, %q and, empty, halt", c.sub.Name, p, Park, Skip)
 	}
 	c.update(func(s *Status) { s.Running = true })
 	defer c.update(func(s *Status) { s.Running, s.Owner = false, false })
@@ -246,6 +266,9 @@ func (c *Consumer) own(ctx context.Context, l *lease, at eventstore.Token) error
 	})
 	defer c.update(func(s *Status) { s.Owner = false })
 
+	if c.sub.Forget != nil {
+		c.sub.Forget()
+	}
 	err := t.verify(held, at)
 	if err == nil {
 		if c.subscriber != nil {
@@ -271,7 +294,7 @@ func (c *Consumer) own(ctx context.Context, l *lease, at eventstore.Token) error
 func (c *Consumer) halt(ctx context.Context, l *lease, reason error) error {
 	c.cfg.Logger.Error("consumer halts", "name", c.sub.Name, "error", reason)
 	c.update(func(s *Status) { s.HaltedAt, s.HaltReason, s.LastError = time.Now(), reason.Error(), "" })
-	return l.halt(ctx, reason.Error())
+	return l.halt(ctx, storable(reason.Error()))
 }
 
 // receive acknowledges whatever the broker sends, since the log has it too, and keeps what the inbox has room for.

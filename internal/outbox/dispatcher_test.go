@@ -76,9 +76,9 @@ func (b *bundle) send(n int, change func(m *eventstore.Message)) (ids []uuid.UUI
 	return ids
 }
 
-func (b *bundle) count(sql string) (n int) {
+func (b *bundle) count(sql string, args ...any) (n int) {
 	b.t.Helper()
-	if err := b.pool.QueryRow(b.ctx, sql).Scan(&n); err != nil {
+	if err := b.pool.QueryRow(b.ctx, sql, args...).Scan(&n); err != nil {
 		b.t.Fatal(err)
 	}
 	return n

@@ -122,3 +122,76 @@ where dead_at is not null and id = any($1)`
 
 	sqlDiscardDead = `delete from outbox where dead_at is not null and id = any($1)`
 )
+
+// The statements on parked streams and skipped events. Those of an owner stand in one transaction with sqlAdvance, which
+// fences them.
+const (
+	sqlParkedStreams = `
+select stream, position, event_id, type, parked_at from parked_streams where checkpoint = $1 and shard = $2`
+
+	sqlParkedChanges = `select parked_changes, parked_moved from checkpoints where name = $1 and shard = $2`
+
+	// sqlPark lets a stream wait from an event on, or wait on after an attempt: checkpoint, shard, stream, the event's
+	// position, id and type, the types that wait with it, the reason.
+	sqlPark = `
+insert into parked_streams as p (checkpoint, shard, stream, position, event_id, type, types, reason)
+values ($1, $2, $3, $4, $5, $6, $7, $8)
+on conflict (checkpoint, shard, stream) do update set position = excluded.position, event_id = excluded.event_id,
+	type = excluded.type, types = excluded.types, reason = excluded.reason, attempts = p.attempts + 1,
+	tried_at = clock_timestamp(), requested_at = null, requested_action = null, requested_by = null, requested_reason = null`
+
+	// sqlParkedMove lets a stream wait from a later event on, while the retry goes on.
+	sqlParkedMove = `
+update parked_streams set position = $4, event_id = $5, type = $6, requested_action = 'retry'
+where checkpoint = $1 and shard = $2 and stream = $3`
+
+	sqlUnpark = `delete from parked_streams where checkpoint = $1 and shard = $2 and stream = $3`
+
+	// sqlSkip records an event that is passed over: checkpoint, position, id, stream, type, reason, by whom.
+	sqlSkip = `
+insert into skipped_events (checkpoint, position, event_id, stream, type, reason, skipped_by)
+values ($1, $2, $3, $4, $5, $6, $7) on conflict (checkpoint, position) do nothing`
+
+	// sqlCountParked comes after the move of the checkpoint, and says since when stream $3 is parked: null when it is not.
+	sqlCountParked = `
+update checkpoints c set parked_changes = c.parked_changes + 1, parked_moved = c.position,
+	parked = (select count(*) from parked_streams p where p.checkpoint = $1 and p.shard = $2)
+where c.name = $1 and c.shard = $2
+returning c.parked_changes, c.parked_moved,
+	(select p.parked_at from parked_streams p where p.checkpoint = $1 and p.shard = $2 and p.stream = $3)`
+
+	sqlParkedRequests = `
+select stream, requested_action, coalesce(requested_by, ''), coalesce(requested_reason, '') from parked_streams
+where checkpoint = $1 and shard = $2 and requested_at is not null order by requested_at, stream limit 100`
+
+	// sqlListParked lists parked streams: of checkpoint $1, and of stream $2, where these are not empty; $3 at most. It says
+	// of each how many events wait.
+	sqlListParked = `
+select p.checkpoint, p.shard, p.stream, p.position, p.event_id, p.type, p.reason, p.attempts, p.parked_at, p.tried_at,
+	coalesce(p.requested_action, '') as requested_action, p.requested_at, c.position as checkpoint_position,
+	coalesce(c.lease_owner, '') as owner, c.halted_at is not null as halted,
+	(select count(*) from events e where e.stream = p.stream and e.position between p.position and c.position
+		and (p.types = '{}' or e.type = any(p.types))) as waiting
+from parked_streams p join checkpoints c on c.name = p.checkpoint and c.shard = p.shard
+where ($1 = '' or p.checkpoint = $1) and ($2 = '' or p.stream = $2)
+order by p.parked_at, p.checkpoint, p.stream limit $3`
+
+	// sqlWaiting reads what waits of a stream: checkpoint, stream, the most bytes of data, how many.
+	sqlWaiting = `
+select e.position, e.id, e.type, e.recorded_at, left(e.data::text, $3), length(e.data::text) > $3
+from parked_streams p join checkpoints c on c.name = p.checkpoint and c.shard = p.shard
+	join events e on e.stream = p.stream and e.position between p.position and c.position
+where p.checkpoint = $1 and p.stream = $2 and (p.types = '{}' or e.type = any(p.types))
+order by e.position limit $4`
+
+	// sqlAsk asks the owner for something, unless it is asked already: checkpoint, stream (both empty: all), action, by whom,
+	// the reason.
+	sqlAsk = `
+update parked_streams set requested_at = clock_timestamp(), requested_action = $3, requested_by = $4, requested_reason = $5
+where ($1 = '' or checkpoint = $1) and ($2 = '' or stream = $2) and requested_at is null
+returning checkpoint, stream, position, attempts`
+
+	sqlListSkipped = `
+select checkpoint, position, event_id, stream, type, reason, skipped_by, skipped_at from skipped_events
+where $1 = '' or checkpoint = $1 order by skipped_at desc, position desc limit $2`
+)

@@ -18,7 +18,11 @@ func TestStatementsFitTheSchema(t *testing.T) {
 		"sqlRelease": sqlRelease, "sqlHalt": sqlHalt, "sqlAdvance": sqlAdvance, "sqlAsync": sqlAsync,
 		"sqlClaim": sqlClaim, "sqlNextDue": sqlNextDue, "sqlDelivered": sqlDelivered, "sqlFailed": sqlFailed, "sqlReturn": sqlReturn,
 		"sqlListDead": sqlListDead, "sqlRetryDead": sqlRetryDead, "sqlDiscardDead": sqlDiscardDead,
-		"sqlBeginAsync": "", // two statements, which cannot be prepared as one
+		"sqlParkedStreams": sqlParkedStreams, "sqlParkedChanges": sqlParkedChanges, "sqlPark": sqlPark,
+		"sqlParkedMove": sqlParkedMove, "sqlUnpark": sqlUnpark, "sqlSkip": sqlSkip, "sqlCountParked": sqlCountParked,
+		"sqlParkedRequests": sqlParkedRequests, "sqlListParked": sqlListParked, "sqlWaiting": sqlWaiting, "sqlAsk": sqlAsk,
+		"sqlListSkipped": sqlListSkipped,
+		"sqlBeginAsync":  "", // two statements, which cannot be prepared as one
 	}
 	file, err := parser.ParseFile(token.NewFileSet(), "sql.go", nil, 0)
 	if err != nil {

@@ -34,6 +34,8 @@ type tenure struct {
 	hurry    time.Time // until then it follows at once
 	poll     pace      // between reads of the log, without a subscriber
 	prefetch *prefetch
+
+	parking
 }
 
 // portion is a number of consecutive events of which those of other types were left out.
@@ -54,6 +56,9 @@ func (t *tenure) verify(ctx context.Context, at eventstore.Token) error {
 	}
 	at.LogID, at.Epoch = head.LogID, head.Epoch
 	t.restart(at)
+	if err := t.loadParked(ctx); err != nil {
+		return err
+	}
 	t.committed(at)
 	return nil
 }
@@ -115,8 +120,12 @@ func (t *tenure) recover(ctx context.Context) error {
 	return nil
 }
 
-// step does one thing: hand over a batch, move the checkpoint, or wait.
+// step does what operators asked for and one other thing: hand over a batch, move the checkpoint, or wait.
 func (t *tenure) step(ctx context.Context) error {
+	busy, err := t.attend(ctx)
+	if err != nil || (busy && len(t.parked) >= t.c.cfg.ParkedMax) { // there must be room for the next one that is to be parked
+		return err
+	}
 	_, next := t.c.store.Committed() // asked before the read, so that no commit falls between
 	batch, err := t.gather(ctx)
 	if err != nil {
@@ -127,6 +136,9 @@ func (t *tenure) step(ctx context.Context) error {
 	}
 	if !t.moveAt.IsZero() && !time.Now().Before(t.moveAt) {
 		return t.move(ctx, t.seen, t.seenID)
+	}
+	if busy {
+		return nil
 	}
 	return t.wait(ctx, next)
 }
@@ -192,6 +204,9 @@ func (t *tenure) wait(ctx context.Context, next <-chan struct{}) error {
 	until := t.probeAt
 	if !t.moveAt.IsZero() && t.moveAt.Before(until) {
 		until = t.moveAt
+	}
+	if len(t.parked) > 0 && t.askAt.Before(until) {
+		until = t.askAt
 	}
 	if t.c.subscriber != nil {
 		next = nil // the relay brings it

@@ -19,7 +19,7 @@ type folder[R any] struct {
 	// kept are rows as this process wrote them; nil: none are. A row is used when the table, under the batch's transaction,
 	// has it at the same position. So it does not matter that the transaction which wrote it may have been rolled back,
 	// or that another process wrote since: a log has one history, and a fold of it is the same wherever it is
-	// made.
+	// made. Only events that are parked or skipped tell two folds apart; see forget.
 	kept *lru.Cache[rowKey, *R]
 }
 
@@ -94,6 +94,12 @@ func (f *folder[R]) recall(table string, keys []string) (missing, known []string
 		}
 	}
 	return missing, known
+}
+
+func (f *folder[R]) forget() {
+	if f.kept != nil {
+		f.kept.Purge()
+	}
 }
 
 func (f *folder[R]) remember(table string, keys []string, slots []slot[R]) {

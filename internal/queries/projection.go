@@ -23,9 +23,35 @@ type Projection struct {
 	Generation int      // which fill of that shape; rebuilds count up from 1
 	Types      []string // of the events it takes; the checkpoint moves over all others
 	Shards     int      // how many owners share the work on its table, by stream; 0 and 1: one, for all
+	OnFailure  OnFailure
 
-	key   func(eventstore.Event) string
-	apply func(ctx context.Context, tx pgx.Tx, table string, events []eventstore.Event) error
+	key    func(eventstore.Event) string
+	apply  func(ctx context.Context, tx pgx.Tx, table string, events []eventstore.Event) error
+	forget func() // nil: nothing is kept
+}
+
+// OnFailure says what becomes of an event that a projection cannot handle, however often it is tried: one that cannot be
+// decoded, that makes its code panic, or whose row the table refuses.
+type OnFailure string
+
+const (
+	// Halt stops the projection exactly before the event, until somebody mends it. It is the zero value.
+	Halt OnFailure = ""
+	// Park lets the events of this stream wait, in order, from the one that cannot be handled on. All others flow, and what
+	// shows the stream is marked; see Degradable. Where a row is not that of one stream, the events of the parked stream
+	// are missing in it until they are handled, after later ones of other streams: order is kept within each stream alone.
+	Park OnFailure = "park"
+	// Skip passes over the event for good. The row is then what the fold gives without it, and nothing marks it.
+	Skip OnFailure = "skip"
+)
+
+// Forget lets go of rows that are kept in memory. Whoever begins to own the projection's checkpoint calls it: what this
+// process had folded before may have other events in it than what another wrote meanwhile, where events are parked or
+// skipped.
+func (p Projection) Forget() {
+	if p.forget != nil {
+		p.forget()
+	}
 }
 
 // Checkpoint is the name of the projection's table and of its checkpoint: "cart_v1", and "cart_v1_2" from the second

@@ -31,6 +31,8 @@ type View[R any] struct {
 	// any number of processes. Only for a view whose Key is nil: then an event changes no row but that of its stream. The
 	// number is fixed for a generation of the table; see Projection. 0 stands for 1.
 	Shards int
+	// OnFailure says what becomes of an event that the view cannot handle. The zero value halts the view.
+	OnFailure OnFailure
 }
 
 // Projection returns the view's erased form. It fails when R is not a row of a table.
@@ -53,7 +55,7 @@ func (v View[R]) Projection(registry *eventstore.Registry) (Projection, error) {
 	}
 	return Projection{
 		Name: v.Name, Version: v.Version, Generation: 1, Types: v.Types, Shards: max(1, v.Shards),
-		key: f.view.Key, apply: f.apply,
+		OnFailure: v.OnFailure, key: f.view.Key, apply: f.apply, forget: f.forget,
 	}, nil
 }
 
