@@ -13,6 +13,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/headrace/headrace/graph"
 	"github.com/headrace/headrace/internal/eventstore"
@@ -49,9 +50,9 @@ type worker struct {
 	name string
 	run  func(context.Context) error
 
-	mu      sync.Mutex
-	running bool
-	status  func() outbox.Status // of a consumer; nil for others
+	mu        sync.Mutex
+	running   bool
+	consumers []*outbox.Consumer // that follow the log, one for each shard; nil for other work
 }
 
 // receiver works on the messages of a topic.
@@ -85,18 +86,27 @@ type consumers struct {
 	config   outbox.ConsumerConfig
 }
 
-// project keeps a view up to date, whichever of its tables serves.
+// project keeps a view up to date, whichever of its tables serves: a consumer for each shard, which share the work with
+// those of other processes.
 func (c consumers) project(projection queries.Projection) {
 	var w *worker
 	w = c.app.work("projection "+projection.Name, func(ctx context.Context) error {
 		return c.progress.Follow(ctx, projection, func(ctx context.Context, p queries.Projection) error {
-			consumer := outbox.NewConsumer(c.app.pool, c.app.store, c.broker, outbox.Subscription{
-				Name: p.Checkpoint(), Types: p.Types, Apply: p.Apply, OnFailure: outbox.OnFailure(p.OnFailure), Forget: p.Forget,
-				Committed: func(at eventstore.Token) { c.progress.Advance(p.Checkpoint(), at) },
-			}, c.config)
-			defer c.progress.OnWait(p.Checkpoint(), consumer.Flush)()
-			w.watch(consumer.Status)
-			return consumer.Run(ctx)
+			shards := make([]*outbox.Consumer, max(1, p.Shards))
+			for shard := range shards {
+				shards[shard] = outbox.NewConsumer(c.app.pool, c.app.store, c.broker, outbox.Subscription{
+					Name: p.Checkpoint(), Types: p.Types, Apply: p.Apply, Shard: shard, Shards: len(shards),
+					OnFailure: outbox.OnFailure(p.OnFailure), Forget: p.Forget,
+					Committed: func(at eventstore.Token) { c.progress.AdvanceShard(p.Checkpoint(), shard, len(shards), at) },
+				}, c.config)
+				defer c.progress.OnWait(p.Checkpoint(), shards[shard].Flush)()
+			}
+			w.watch(shards...)
+			all, ctx := errgroup.WithContext(ctx)
+			for _, consumer := range shards {
+				all.Go(func() error { return consumer.Run(ctx) })
+			}
+			return all.Wait()
 		})
 	})
 }
@@ -106,13 +116,14 @@ func (c consumers) react(name string, to reaction) {
 	consumer := outbox.NewConsumer(c.app.pool, c.app.store, c.broker, outbox.Subscription{
 		Name: name, Types: []string{to.eventType}, React: to.react,
 	}, c.config)
-	c.app.work("policy "+name, consumer.Run).watch(consumer.Status)
+	c.app.work("policy "+name, consumer.Run).watch(consumer)
 }
 
-func (w *worker) watch(status func() outbox.Status) {
+// watch has the worker's state be that of its consumers.
+func (w *worker) watch(consumers ...*outbox.Consumer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.status = status
+	w.consumers = consumers
 }
 
 // start runs the worker until the context ends. A worker that ends before that is named by /readyz; the others go on,

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/headrace/headrace/internal/outbox"
 	"github.com/headrace/headrace/migrations"
 )
 
@@ -51,28 +52,52 @@ func (a *app) readiness(ctx context.Context) readiness {
 		state.Problems = append(state.Problems, fmt.Sprintf("the database lacks migrations: %v", pending))
 	}
 	for _, w := range a.workers {
-		doing, problem := w.state()
-		state.Parts[w.name] = doing
-		if problem {
-			state.Problems = append(state.Problems, w.name+": "+doing)
+		for _, part := range w.state() {
+			state.Parts[part.name] = part.doing
+			if part.problem {
+				state.Problems = append(state.Problems, part.name+": "+part.doing)
+			}
 		}
 	}
 	state.Ready = len(state.Problems) == 0
 	return state
 }
 
-// state says what the worker does, and whether that is a problem. An error that is being retried is none: the database
-// is looked at apart, and restarting this process mends nothing else.
-func (w *worker) state() (doing string, problem bool) {
+// part says what something that runs beside the requests does, and whether that is a problem.
+type part struct {
+	name, doing string
+	problem     bool
+}
+
+// state says what the worker does: each of its consumers, if it has any.
+func (w *worker) state() []part {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.running {
-		return "not running", true
+	running, consumers := w.running, w.consumers
+	w.mu.Unlock()
+	switch {
+	case !running:
+		return []part{{w.name, "not running", true}}
+	case len(consumers) == 0:
+		return []part{{w.name, "running", false}}
 	}
-	if w.status == nil {
-		return "running", false
+	parts := make([]part, len(consumers))
+	for i, consumer := range consumers {
+		status := consumer.Status()
+		parts[i].name = w.name
+		if status.Shards > 1 {
+			parts[i].name += fmt.Sprintf(", shard %d of %d", status.Shard, status.Shards)
+		}
+		parts[i].doing, parts[i].problem = doing(status)
 	}
-	switch status := w.status(); {
+	return parts
+}
+
+// doing puts a consumer's status into words. An error that is being retried is no problem: the database is looked at
+// apart, and restarting this process mends nothing else.
+func doing(status outbox.Status) (what string, problem bool) {
+	switch {
+	case status.Refused != "":
+		return "refuses to work: " + status.Refused, true
 	case !status.HaltedAt.IsZero():
 		return fmt.Sprintf("halted at position %d: %s", status.Position, status.HaltReason), true
 	case !status.PausedAt.IsZero():

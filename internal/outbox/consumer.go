@@ -23,7 +23,9 @@ type Subscription struct {
 	// Types of the events that are handed over; none means all. The checkpoint moves over the others too.
 	Types []string
 	// Shard and Shards limit it to the events of one share of the streams: those for which eventstore.Shard(stream, Shards)
-	// is Shard. Each shard has a checkpoint row and an owner of its own. 0 and 1 Shards: all streams.
+	// is Shard. Each shard has a checkpoint row and an owner of its own, and moves over the events of the others. The
+	// number is that with which the checkpoint was begun; a consumer of another does nothing but say so. 0 and 1 Shards: all
+	// streams.
 	Shard, Shards int
 	// Apply writes what the events mean in tx, which also moves the checkpoint: each event has its effect in the
 	// database once. Events come in order of position, and the slices that they share memory with must not be changed.
@@ -60,8 +62,9 @@ type ConsumerConfig struct {
 	// Probe is how often the head of the log is compared with what arrived, which heals the loss of the last message.
 	// Default 1 s.
 	Probe time.Duration
-	// MoveEvery and MoveAfter bound how far, in events and in time, the checkpoint lags behind events of other types.
-	// Defaults 1,000 and 250 ms.
+	// MoveEvery and MoveAfter bound how far, in events and in time, the checkpoint lags behind events of other types and
+	// of other shards. Defaults 1,000 and 250 ms; of a shard 50 ms, since whoever waits for the view waits for all shards,
+	// also for those in other processes.
 	MoveEvery int64
 	MoveAfter time.Duration
 	// Owner names this process in the lease; a lease under the same name is taken over at once. Default: random.
@@ -120,6 +123,8 @@ type Consumer struct {
 // Status is what a consumer knows of itself and its checkpoint.
 type Status struct {
 	Name       string
+	Shard      int       // of Shards
+	Shards     int       // 1: not sharded
 	Running    bool      // Run was called and has not returned
 	Owner      bool      // this process holds the lease
 	Position   int64     // of the checkpoint, when last seen by this process
@@ -129,6 +134,7 @@ type Status struct {
 	PausedBy   string
 	Parked     int    // streams whose events wait, when last seen by this process as the owner
 	LastError  string // the newest failure that is being retried; empty after a success
+	Refused    string // why this process does not even try; see ShardsError. Empty: it does
 }
 
 // NewConsumer makes a consumer, which Run starts. Without a subscriber it reads the log only, woken by commits of this
@@ -136,9 +142,13 @@ type Status struct {
 func NewConsumer(
 	pool *pgxpool.Pool, store *eventstore.Store, subscriber message.Subscriber, sub Subscription, cfg ConsumerConfig,
 ) *Consumer {
+	sub.Shards = max(1, sub.Shards)
+	if sub.Shards > 1 {
+		cfg.MoveAfter = orDefault(cfg.MoveAfter, 50*time.Millisecond)
+	}
 	return &Consumer{
 		pool: pool, store: store, subscriber: subscriber, sub: sub, cfg: cfg.withDefaults(),
-		flush: make(chan struct{}, 1), status: Status{Name: sub.Name},
+		flush: make(chan struct{}, 1), status: Status{Name: sub.Name, Shard: sub.Shard, Shards: sub.Shards},
 	}
 }
 
@@ -173,10 +183,14 @@ func (c *Consumer) Run(ctx context.Context) error {
 	if p := c.sub.OnFailure; p != Halt && p != Park && p != Skip {
 		return fmt.Errorf("subscription %q: what is %q on failure? There are %q, %q and, empty, halt", c.sub.Name, p, Park, Skip)
 	}
+	if c.sub.Shard < 0 || c.sub.Shard >= c.sub.Shards {
+		return fmt.Errorf("subscription %q has no shard %d of %d", c.sub.Name, c.sub.Shard, c.sub.Shards)
+	}
 	c.update(func(s *Status) { s.Running = true })
 	defer c.update(func(s *Status) { s.Running, s.Owner = false, false })
 
 	l := newLease(c.pool, c.sub.Name, c.sub.Shard, c.cfg.Owner, c.cfg.TTL)
+	l.shards = c.sub.Shards
 	retry := pace{least: 20 * time.Millisecond, most: c.cfg.RetryMax}
 	evenHalted := true // a process that starts anew tries again
 	for ctx.Err() == nil {
@@ -189,7 +203,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 				err = c.look(ctx)
 			}
 		}
-		if err == nil || errors.Is(err, errLost) {
+		if refused := c.refuse(err); refused || err == nil || errors.Is(err, errLost) {
 			retry.reset()
 			pause(ctx, jitter(c.cfg.Standby))
 			continue
@@ -198,6 +212,21 @@ func (c *Consumer) Run(ctx context.Context) error {
 		retry.sleep(ctx)
 	}
 	return nil
+}
+
+// refuse tells whether an error says that this program must not work on the checkpoint, and reports it once. A look now
+// and then finds out when it may.
+func (c *Consumer) refuse(err error) bool {
+	var shards *ShardsError
+	refused, reason := errors.As(err, &shards), ""
+	if refused {
+		reason = shards.Error()
+	}
+	if before := c.Status().Refused; refused && reason != before {
+		c.cfg.Logger.Error("consumer refuses to work", "name", c.sub.Name, "shard", c.sub.Shard, "error", reason)
+	}
+	c.update(func(s *Status) { s.Refused = reason })
+	return refused
 }
 
 // failing reports an error that is going to be retried.
@@ -219,7 +248,7 @@ func (c *Consumer) begin(ctx context.Context, l *lease, evenHalted bool) (events
 	if c.sub.FromNow {
 		start = head
 	}
-	if err := l.create(ctx, start, c.sub.Shards); err != nil {
+	if err := l.create(ctx, start); err != nil {
 		return head, false, err
 	}
 	return l.take(ctx, evenHalted)

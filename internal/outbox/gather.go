@@ -56,8 +56,18 @@ func (t *tenure) add(batch *portion, r received) {
 	for len(events) > 0 && events[0].Position <= batch.to {
 		events = events[1:]
 	}
-	batch.events = append(batch.events, events...)
+	batch.events = append(batch.events, t.ofShard(events)...)
 	batch.to, batch.toID = r.head.last(), lastID
+}
+
+// ofShard keeps the events of this shard. The slice is this tenure's own.
+func (t *tenure) ofShard(events []eventstore.Event) []eventstore.Event {
+	if t.c.sub.Shards < 2 {
+		return events
+	}
+	return slices.DeleteFunc(events, func(e eventstore.Event) bool {
+		return eventstore.Shard(e.Stream, t.c.sub.Shards) != t.c.sub.Shard
+	})
 }
 
 // cut keeps what a batch may hold; the rest waits for the next one.
@@ -118,7 +128,9 @@ func (t *tenure) read(ctx context.Context) (portion, error) {
 }
 
 func (t *tenure) page(ctx context.Context, after int64) (eventstore.Page, error) {
-	return t.c.store.ReadLog(ctx, eventstore.LogQuery{After: after, Types: t.c.sub.Types, Limit: t.c.cfg.Batch})
+	return t.c.store.ReadLog(ctx, eventstore.LogQuery{
+		After: after, Types: t.c.sub.Types, Shard: t.c.sub.Shard, Shards: t.c.sub.Shards, Limit: t.c.cfg.Batch,
+	})
 }
 
 // prefetch is a read of the log on its way.

@@ -23,11 +23,29 @@ var (
 	errFenced = errors.New("the checkpoint was not moved")
 )
 
+// ShardsError says that a checkpoint was begun with another number of shards than the program says, or that the row of a
+// shard is gone. Its table could only become wrong, so nobody works on it.
+type ShardsError struct {
+	Checkpoint    string
+	Shard, Shards int // as the program has them
+	Kept          int // as the checkpoint has them
+}
+
+func (e *ShardsError) Error() string {
+	if e.Kept == e.Shards {
+		return fmt.Sprintf("checkpoint %s has lost the row of shard %d of %d, and with it what is in its table: rebuild the view",
+			e.Checkpoint, e.Shard, e.Shards)
+	}
+	return fmt.Sprintf("checkpoint %s was begun with %d shards, and the program says %d: rebuild the view, "+
+		"which fills a new table with %[3]d, or go back to %[2]d", e.Checkpoint, e.Kept, e.Shards)
+}
+
 // lease is the right to move one checkpoint, or one shard of it. The clock that judges it is the database's; renewed is only a hint.
 type lease struct {
 	pool    *pgxpool.Pool
 	name    string
 	shard   int
+	shards  int
 	owner   string
 	ttl     time.Duration
 	epoch   int64        // of the tenure; 0 before the first
@@ -39,13 +57,29 @@ func newLease(pool *pgxpool.Pool, name string, shard int, owner string, ttl time
 	if owner == "" {
 		owner = uuid.NewString()
 	}
-	return &lease{pool: pool, name: name, shard: shard, owner: owner, ttl: ttl, start: time.Now()}
+	return &lease{pool: pool, name: name, shard: shard, shards: 1, owner: owner, ttl: ttl, start: time.Now()}
 }
 
-// create makes the checkpoint's row, one of as many as there are shards, when it is not there yet.
-func (l *lease) create(ctx context.Context, at eventstore.Token, shards int) error {
-	if _, err := l.pool.Exec(ctx, sqlCreate, l.name, l.shard, max(1, shards), at.Position, at.EventID, at.LogID, at.Epoch); err != nil {
+// create makes the rows of all the checkpoint's shards when there are none yet. A checkpoint that was begun with another
+// number of shards, or that has lost this one, is a *ShardsError.
+func (l *lease) create(ctx context.Context, at eventstore.Token) error {
+	var b pgx.Batch
+	b.Queue(sqlCreate, l.name, l.shards, at.Position, at.EventID, at.LogID, at.Epoch)
+	b.Queue(sqlShards, l.name, l.shard)
+	results := l.pool.SendBatch(ctx, &b)
+	kept, there := 0, false
+	_, err := results.Exec()
+	if err == nil {
+		err = results.QueryRow().Scan(&kept, &there)
+	}
+	if closed := results.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
 		return fmt.Errorf("creating checkpoint %s: %w", l.name, err)
+	}
+	if kept != l.shards || !there {
+		return &ShardsError{Checkpoint: l.name, Shard: l.shard, Shards: l.shards, Kept: kept}
 	}
 	return nil
 }
@@ -53,7 +87,7 @@ func (l *lease) create(ctx context.Context, at eventstore.Token, shards int) err
 // take tries to become the owner and returns the checkpoint.
 func (l *lease) take(ctx context.Context, evenHalted bool) (at eventstore.Token, taken bool, err error) {
 	sent := time.Since(l.start)
-	err = l.pool.QueryRow(ctx, sqlTake, l.name, l.shard, l.owner, l.ttl.Seconds(), evenHalted).
+	err = l.pool.QueryRow(ctx, sqlTake, l.name, l.shard, l.owner, l.ttl.Seconds(), evenHalted, l.shards).
 		Scan(&l.epoch, &at.Position, &at.EventID, &at.LogID, &at.Epoch)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return at, false, nil

@@ -125,7 +125,7 @@ func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
 	if err != nil {
 		return err
 	}
-	if err := l.create(ctx, eventstore.Token{LogID: head.LogID, Epoch: head.Epoch}, 1); err != nil {
+	if err := l.create(ctx, eventstore.Token{LogID: head.LogID, Epoch: head.Epoch}); err != nil {
 		return err
 	}
 	at, taken, err := l.take(ctx, evenHalted)

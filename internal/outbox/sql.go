@@ -3,19 +3,31 @@ package outbox
 // The statements on checkpoints, each on one row: that of a name and a shard. Every change by an owner names the lease epoch that it took the lease with and expects
 // a lease that has not run out, by the database's clock; one that does not hold it matches no row.
 const (
-	// sqlCreate adds a checkpoint that is not there yet: name, shard, shards, position, event id, log id, log epoch.
+	// sqlCreate adds a checkpoint that is not there yet: name, shards, position, event id, log id, log epoch. The rows of
+	// all shards come into being together, under the lock on that of shard 0: a number of shards that was begun with is
+	// never mixed with another, and a row that is lost is not made again, since what its shard had done is not known.
 	sqlCreate = `
+with begun as (
+	insert into checkpoints (name, shards, position, event_id, log_id, log_epoch)
+	values ($1, $2, $3, nullif($4, '00000000-0000-0000-0000-000000000000'::uuid), $5, $6)
+	on conflict do nothing
+	returning name, shards, position, event_id, log_id, log_epoch
+)
 insert into checkpoints (name, shard, shards, position, event_id, log_id, log_epoch)
-values ($1, $2, $3, $4, nullif($5, '00000000-0000-0000-0000-000000000000'::uuid), $6, $7)
-on conflict do nothing`
+select name, shard, shards, position, event_id, log_id, log_epoch
+from begun cross join generate_series(1, begun.shards - 1) as shard`
+
+	// sqlShards tells how many shards a checkpoint was begun with, and whether it has the row of one: name, shard.
+	sqlShards = `select coalesce(max(shards), 0), coalesce(bool_or(shard = $2), false) from checkpoints where name = $1`
 
 	// sqlTake takes a lease that is free, has run out, or is this owner's, unless it is paused: name, shard, owner, seconds, whether a halt is
-	// undone.
+	// undone, and of how many shards.
 	sqlTake = `
 update checkpoints set lease_epoch = lease_epoch + 1, lease_owner = $3,
 	lease_until = clock_timestamp() + make_interval(secs => $4),
 	halted_at = null, halt_reason = null, updated_at = clock_timestamp()
-where name = $1 and shard = $2 and (lease_until < clock_timestamp() or lease_owner = $3) and (halted_at is null or $5)
+where name = $1 and shard = $2 and shards = $6
+	and (lease_until < clock_timestamp() or lease_owner = $3) and (halted_at is null or $5)
 	and paused_at is null
 returning lease_epoch, position, coalesce(event_id, '00000000-0000-0000-0000-000000000000'),
 	coalesce(log_id, '00000000-0000-0000-0000-000000000000'), log_epoch`

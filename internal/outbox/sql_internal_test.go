@@ -14,7 +14,7 @@ import (
 func TestStatementsFitTheSchema(t *testing.T) {
 	t.Parallel()
 	statements := map[string]string{
-		"sqlCreate": sqlCreate, "sqlTake": sqlTake, "sqlLook": sqlLook, "sqlReload": sqlReload, "sqlRenew": sqlRenew,
+		"sqlCreate": sqlCreate, "sqlShards": sqlShards, "sqlTake": sqlTake, "sqlLook": sqlLook, "sqlReload": sqlReload, "sqlRenew": sqlRenew,
 		"sqlRelease": sqlRelease, "sqlHalt": sqlHalt, "sqlAdvance": sqlAdvance, "sqlAsync": sqlAsync,
 		"sqlClaim": sqlClaim, "sqlNextDue": sqlNextDue, "sqlDelivered": sqlDelivered, "sqlFailed": sqlFailed, "sqlReturn": sqlReturn,
 		"sqlListDead": sqlListDead, "sqlRetryDead": sqlRetryDead, "sqlDiscardDead": sqlDiscardDead,

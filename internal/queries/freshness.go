@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/headrace/headrace/internal/eventstore"
 )
 
@@ -14,10 +16,13 @@ import (
 type Freshness struct {
 	Projection string           // the view's stable name
 	Checkpoint string           // of the generation that serves, which is also its table's name
-	At         eventstore.Token // the last event that the table includes
+	At         eventstore.Token // the table includes the log up to here; shards of it may be further
 	Head       int64            // of the log
 	Behind     time.Duration    // the age of the oldest event that the table does not include; 0 when it includes all
 	Halted     bool             // it goes no further until an operator helps
+
+	foremost int64     // of the shards' positions
+	state    uuid.UUID // stands for all shards' positions when they are not the same
 }
 
 // EventsBehind is how many events of the log the table does not include, those that it passes over counted too.
@@ -86,11 +91,8 @@ func (p *Progress) look() {
 		names, started := slices.Collect(maps.Keys(l.names)), time.Now()
 		found, err := p.lookUp(names)
 		l.err, l.found = err, make(map[string]Freshness, len(found))
-		for _, s := range found {
-			l.found[s.Name] = Freshness{
-				Projection: s.Name, Checkpoint: s.Checkpoint, At: s.token(), Head: s.Head,
-				Behind: time.Duration(s.BehindSeconds * float64(time.Second)), Halted: s.Halted,
-			}
+		for _, rows := range views(found) {
+			l.found[rows[0].Name] = freshness(rows)
 		}
 		close(l.done)
 		if err == nil {

@@ -61,7 +61,7 @@ func NewProjection(registry *eventstore.Registry, name string, version int, hand
 		}
 		return q.send(ctx, tx)
 	}
-	return Projection{Name: name, Version: version, Generation: 1, Types: types, key: stream, apply: apply}, nil
+	return Projection{Name: name, Version: version, Generation: 1, Types: types, Shards: 1, key: stream, apply: apply}, nil
 }
 
 // Queue gathers the SQL of a batch of events, sent as one round trip in the order of queueing. In all SQL {table}

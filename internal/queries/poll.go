@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-
-	"github.com/headrace/headrace/internal/eventstore"
 )
 
 // lookUpTimeout bounds one look at the checkpoints, so that a database that hangs is asked again.
@@ -65,37 +62,12 @@ func (p *Progress) toLookUp() (names []string, more bool) {
 			continue
 		}
 		more = true
-		if time.Since(p.reached[v.checkpoint].local) > p.cfg.PollMax {
+		if !p.reached[v.checkpoint].fresh(p.cfg.PollMax) {
 			names = append(names, name)
 		}
 	}
 	p.polling = more
 	return names, more
-}
-
-// serving is a row of sqlServing.
-type serving struct {
-	Name          string     `db:"name"`
-	Version       int        `db:"version"`
-	Generation    int        `db:"generation"`
-	Checkpoint    string     `db:"table_name"`
-	Position      int64      `db:"position"`
-	EventID       *uuid.UUID `db:"event_id"`
-	LogID         *uuid.UUID `db:"log_id"`
-	Epoch         int32      `db:"log_epoch"`
-	Halted        bool       `db:"halted"`
-	HaltReason    string     `db:"halt_reason"`
-	Paused        bool       `db:"paused"`
-	Head          int64      `db:"head"`
-	BehindSeconds float64    `db:"behind_seconds"`
-}
-
-func (s serving) token() eventstore.Token {
-	t := eventstore.Token{Epoch: s.Epoch, Position: s.Position}
-	if s.EventID != nil && s.LogID != nil {
-		t.EventID, t.LogID = *s.EventID, *s.LogID
-	}
-	return t
 }
 
 func (p *Progress) lookUp(names []string) ([]serving, error) {
@@ -120,33 +92,43 @@ func (p *Progress) learn(found []serving, asked []string, started time.Time) (mo
 	for _, name := range asked {
 		missing[name] = true
 	}
-	for _, s := range found {
-		delete(missing, s.Name)
-		v := p.view(s.Name)
-		if v.checkpoint != "" && v.checkpoint != s.Checkpoint {
-			close(p.switched)
-			p.switched = make(chan struct{})
-		}
-		v.checkpoint, v.head = s.Checkpoint, s.Head
-		v.behind = time.Duration(s.BehindSeconds * float64(time.Second))
-		seen := p.reached[s.Checkpoint]
-		if seen.local.After(started) {
-			continue // what this process committed meanwhile is newer, and has woken its waiters
-		}
-		moved = moved || seen.at.Position != s.Position
-		seen.at = s.token()
-		p.reached[s.Checkpoint] = seen
-		v.wake(s.Position)
-		switch {
-		case s.Halted:
-			v.fail(&HaltedError{Projection: s.Name, Position: s.Position, Reason: s.HaltReason})
-		case s.Paused:
-			v.fail(&HaltedError{Projection: s.Name, Position: s.Position, Reason: "it was paused", Paused: true})
-		}
+	for _, rows := range views(found) {
+		delete(missing, rows[0].Name)
+		moved = p.learnView(rows, started) || moved
 	}
 	for name := range missing {
-		p.view(name).fail(&UnknownProjectionError{Projection: name})
+		p.view(name).fail(0, &UnknownProjectionError{Projection: name})
 		delete(p.views, name)
+	}
+	return moved
+}
+
+// learnView is learn for the shards of one view. The caller holds the lock.
+func (p *Progress) learnView(rows []serving, started time.Time) (moved bool) {
+	v, checkpoint := p.view(rows[0].Name), rows[0].Checkpoint
+	if v.checkpoint != "" && v.checkpoint != checkpoint {
+		close(p.switched)
+		p.switched = make(chan struct{})
+	}
+	v.checkpoint, v.head, v.behind = checkpoint, rows[0].Head, behind(rows)
+	at := tokens(rows)
+	seen := p.reached[checkpoint]
+	if begun := rows[0].Shards > 0; len(seen) == 0 || (begun && len(seen) != len(at)) {
+		seen = make(reach, len(at))
+	}
+	for shard := range seen {
+		if seen[shard].local.After(started) || shard >= len(at) {
+			continue // what this process committed meanwhile is newer, and has woken its waiters
+		}
+		moved = moved || seen[shard].at.Position != at[shard].Position
+		seen[shard].at = at[shard]
+	}
+	p.reached[checkpoint] = seen
+	v.wake(seen.least().Position)
+	for _, row := range rows {
+		if err := row.halted(); err != nil && row.Shard < len(seen) && !seen[row.Shard].local.After(started) {
+			v.fail(row.Position, err)
+		}
 	}
 	return moved
 }
@@ -219,7 +201,7 @@ func (p *Progress) generation(ctx context.Context, projection Projection) (int, 
 	defer p.mu.Unlock()
 	if v := p.view(projection.Name); v.checkpoint != checkpoint {
 		v.checkpoint = checkpoint
-		v.wake(p.reached[checkpoint].at.Position)
+		v.wake(p.reached[checkpoint].least().Position)
 	}
 	return generation, nil
 }

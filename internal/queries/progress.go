@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,12 +46,17 @@ func (e *BehindError) Error() string {
 // longer is of no use.
 type HaltedError struct {
 	Projection string
+	Shard      int   // of Shards, counted from 0
+	Shards     int   // 0: it is not sharded
 	Position   int64 // the last it has taken
 	Reason     string
 	Paused     bool // by an operator: nothing is broken
 }
 
 func (e *HaltedError) Error() string {
+	if e.Shards > 1 {
+		return fmt.Sprintf("projection %s is halted in shard %d of %d at position %d: %s", e.Projection, e.Shard, e.Shards, e.Position, e.Reason)
+	}
 	return fmt.Sprintf("projection %s is halted at position %d: %s", e.Projection, e.Position, e.Reason)
 }
 
@@ -81,8 +87,8 @@ type Progress struct {
 
 	mu      sync.Mutex
 	views   map[string]*viewProgress
-	reached map[string]report // by checkpoint
-	flush   map[string]func() // by checkpoint; for those that run here
+	reached map[string]reach      // by checkpoint
+	flush   map[string][]*flusher // by checkpoint; for those that run here
 	waiting int
 	polling bool
 	nudge   chan struct{} // makes the poller look soon
@@ -93,11 +99,8 @@ type Progress struct {
 	switched chan struct{} // closed when a look finds that another generation serves
 }
 
-// report is what a checkpoint was seen at.
-type report struct {
-	at    eventstore.Token
-	local time.Time // when Advance said so last; zero: only looked up
-}
+// flusher has a consumer commit at once.
+type flusher struct{ flush func() }
 
 // viewProgress is what is known of one stable name.
 type viewProgress struct {
@@ -116,32 +119,51 @@ type waiter struct {
 func NewProgress(pool *pgxpool.Pool, store *eventstore.Store, cfg ProgressConfig) *Progress {
 	return &Progress{
 		pool: pool, store: store, cfg: cfg.withDefaults(),
-		views: map[string]*viewProgress{}, reached: map[string]report{}, flush: map[string]func(){},
+		views: map[string]*viewProgress{}, reached: map[string]reach{}, flush: map[string][]*flusher{},
 		nudge: make(chan struct{}, 1), switched: make(chan struct{}),
 	}
 }
 
 // OnWait has flush called whenever a caller begins to wait for the checkpoint, so that the consumer which runs it here
-// commits at once instead of gathering more. It must not block. The returned function takes it back.
+// commits at once instead of gathering more; each shard's consumer adds its own. It must not block. The returned function
+// takes it back.
 func (p *Progress) OnWait(checkpoint string, flush func()) (remove func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.flush[checkpoint] = flush
+	f := &flusher{flush}
+	p.flush[checkpoint] = append(slices.Clip(p.flush[checkpoint]), f)
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		delete(p.flush, checkpoint)
+		rest := slices.DeleteFunc(slices.Clone(p.flush[checkpoint]), func(other *flusher) bool { return other == f })
+		if len(rest) == 0 {
+			delete(p.flush, checkpoint)
+		} else {
+			p.flush[checkpoint] = rest
+		}
 	}
 }
 
-// Advance says that this process has committed a checkpoint. It does not block.
+// Advance says that this process has committed a checkpoint that is not sharded. It does not block.
 func (p *Progress) Advance(checkpoint string, at eventstore.Token) {
+	p.AdvanceShard(checkpoint, 0, 1, at)
+}
+
+// AdvanceShard says that this process has committed one shard of a checkpoint, of as many as it has. The checkpoint has
+// come as far as the least of them. It does not block.
+func (p *Progress) AdvanceShard(checkpoint string, shard, shards int, at eventstore.Token) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.reached[checkpoint] = report{at: at, local: time.Now()}
+	seen := p.reached[checkpoint]
+	if len(seen) != shards {
+		seen = make(reach, shards)
+		p.reached[checkpoint] = seen
+	}
+	seen[shard] = report{at: at, local: time.Now()}
+	least := seen.least().Position
 	for _, v := range p.views {
 		if v.checkpoint == checkpoint {
-			v.wake(at.Position)
+			v.wake(least)
 		}
 	}
 }
@@ -160,16 +182,22 @@ func (v *viewProgress) wake(position int64) {
 	v.waiters = kept
 }
 
-// fail answers all who still wait.
-func (v *viewProgress) fail(err error) {
+// fail answers those who wait for what lies beyond a position.
+func (v *viewProgress) fail(beyond int64, err error) {
+	kept := v.waiters[:0]
 	for _, w := range v.waiters {
-		w.done <- err
+		if w.position > beyond {
+			w.done <- err
+		} else {
+			kept = append(kept, w)
+		}
 	}
-	v.waiters = nil
+	clear(v.waiters[len(kept):])
+	v.waiters = kept
 }
 
 // Wait returns nil when the serving generation of a view includes what the token stands for, at once if it does
-// already. A projection that is halted is a *HaltedError at once; one that has not come so far when the context's
+// already. Of a sharded view it is all shards that must include it. A projection that is halted is a *HaltedError at once; one that has not come so far when the context's
 // deadline passes, a *BehindError; too many waiting callers, a *WaitersError; an unknown name, an
 // *UnknownProjectionError. A token of another log or another history is a *eventstore.DivergedError, one beyond the
 // head a *eventstore.BeyondHeadError. A context that is cancelled otherwise is its error.
@@ -202,10 +230,11 @@ func (p *Progress) judge(projection string, t eventstore.Token) (included, trust
 	if !known {
 		return false, false
 	}
-	at := p.reached[v.checkpoint].at
-	if at.LogID != t.LogID || at.Epoch != t.Epoch {
+	seen := p.reached[v.checkpoint]
+	if !seen.within(t) {
 		return false, false
 	}
+	at := seen.least()
 	return t.Position <= at.Position, t.Position <= max(head, at.Position)
 }
 
@@ -243,8 +272,7 @@ func (p *Progress) wait(ctx context.Context, projection string, position int64, 
 func (p *Progress) enlist(projection string, position int64, counted bool) (*waiter, error) {
 	p.mu.Lock()
 	v := p.view(projection)
-	seen := p.reached[v.checkpoint]
-	if v.checkpoint != "" && seen.at.Position >= position {
+	if v.checkpoint != "" && p.reached[v.checkpoint].least().Position >= position {
 		p.mu.Unlock()
 		return nil, nil
 	}
@@ -255,11 +283,11 @@ func (p *Progress) enlist(projection string, position int64, counted bool) (*wai
 	}
 	w := &waiter{position: position, done: make(chan error, 1)}
 	v.waiters = append(v.waiters, w)
-	flush, here := p.flush[v.checkpoint]
+	here := p.flush[v.checkpoint]
 	switch {
 	case p.polling:
 		signal(p.nudge)
-	case here: // its Advance is likely to come before a look would
+	case len(here) > 0: // its Advance is likely to come before a look would
 		p.polling = true
 		go p.poll(p.cfg.PollMin)
 	default:
@@ -270,8 +298,10 @@ func (p *Progress) enlist(projection string, position int64, counted bool) (*wai
 		p.waiting++
 	}
 	p.mu.Unlock()
-	if counted && here {
-		flush()
+	if counted {
+		for _, f := range here {
+			f.flush()
+		}
 	}
 	return w, nil
 }
@@ -305,7 +335,7 @@ func (p *Progress) behind(projection string, wanted int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	v := p.view(projection)
-	at := p.reached[v.checkpoint].at.Position
+	at := p.reached[v.checkpoint].least().Position
 	return &BehindError{
 		Projection: projection, Position: at, Wanted: wanted, Head: max(head, v.head, wanted),
 		MillisecondsBehind: v.behind.Milliseconds(),
@@ -316,5 +346,5 @@ func (p *Progress) behind(projection string, wanted int64) error {
 func (p *Progress) position(projection string) int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.reached[p.view(projection).checkpoint].at.Position
+	return p.reached[p.view(projection).checkpoint].least().Position
 }

@@ -28,17 +28,21 @@ func foldStatements(table, key, seen string, columns, places, sets []string) sta
 	return statements{load: fill(sqlFoldLoad), check: fill(sqlFoldCheck), upsert: fill(sqlFoldUpsert), remove: fill(sqlFoldRemove)}
 }
 
-// sqlServing says which generation serves each of these views, how far it has come, and how far the log has. A
-// checkpoint that was never written is at 0.
+// sqlServing says which generation serves each of these views, how far each shard of it has come, and how far the log has.
+// A shard whose row is missing is at 0, and so is a checkpoint without rows: nobody has come anywhere.
 const sqlServing = `
-select v.name, v.version, v.generation, v.table_name,
+select v.name, v.version, v.generation, v.table_name, coalesce(c.shard, 0) as shard, coalesce(c.shards, 0) as shards,
        coalesce(c.position, 0) as position, c.event_id, c.log_id, coalesce(c.log_epoch, 0) as log_epoch,
        c.halted_at is not null as halted, coalesce(c.halt_reason, '') as halt_reason, c.paused_at is not null as paused,
-       coalesce((select max(position) from events), 0) as head,
+       head.position as head,
        coalesce((select extract(epoch from greatest(clock_timestamp() - e.recorded_at, interval '0'))::float8
-                 from events e where e.position = coalesce(c.position, 0) + 1), 0) as behind_seconds
-from views v left join checkpoints c on c.name = v.table_name and c.shard = 0
-where v.name = any($1)`
+                 from events e where e.position = oldest.position + 1), 0) as behind_seconds
+from views v left join checkpoints c on c.name = v.table_name
+cross join lateral (select case when count(*) < max(all_of.shards) then 0 else coalesce(min(all_of.position), 0) end as position
+                    from checkpoints all_of where all_of.name = v.table_name) oldest
+cross join (select coalesce(max(position), 0) as position from events) head
+where v.name = any($1)
+order by v.name, c.shard`
 
 // sqlGenerations says which version, generation and table serves, and which generation is the newest of version $2 (0: there
 // is no table of it).
