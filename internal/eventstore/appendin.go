@@ -27,7 +27,7 @@ func (s *Store) AppendIn(ctx context.Context, f func(tx pgx.Tx) (Request, error)
 		return Receipt{}, fmt.Errorf("acquiring a connection: %w", err)
 	}
 	defer conn.Release()
-	if err := prepareStatements(ctx, conn.Conn()); err != nil {
+	if err := s.prepareStatements(ctx, conn.Conn()); err != nil {
 		return Receipt{}, err
 	}
 	tx, err := s.begin(ctx, conn)
@@ -99,9 +99,9 @@ func (s *Store) finish(ctx context.Context, conn *pgconn.PgConn, p *pending) (an
 	}
 	id := p.request.CommandID
 	pipeline := conn.StartPipeline(ctx)
-	pipeline.SendQueryPrepared(nameLockFull, nil, nil, binaryFormat)
-	pipeline.SendQueryPrepared(nameFull, plan.values, binaryFormat, binaryFormat)
-	pipeline.SendQueryPrepared(nameGuard, [][]byte{last[:], []byte(id.Actor), []byte(id.ID)}, binaryFormat, binaryFormat)
+	s.sendStatement(pipeline, nameLockFull, nil)
+	s.sendStatement(pipeline, nameFull, plan.values)
+	s.sendStatement(pipeline, nameGuard, [][]byte{last[:], []byte(id.Actor), []byte(id.ID)})
 	pipeline.SendQueryParams("commit", nil, nil, nil, nil)
 	answers, err := s.receiveIn(pipeline, plan, batch)
 	if closeErr := pipeline.Close(); err == nil {

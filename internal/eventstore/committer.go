@@ -89,7 +89,7 @@ var errNotSent = errors.New("the append was not sent")
 func (c *committer) failure(p *pending, err error) error {
 	var refused *pgconn.PgError
 	if errors.Is(err, errNotSent) || errors.As(err, &refused) && (!c.broken() || refused.Code == sqlStateReadOnly) {
-		return fmt.Errorf("appending to %s: %w", p.parts[0].stream, err)
+		return fmt.Errorf("appending to %s: %w", p.parts[0].stream, explain(err))
 	}
 	return &UnknownOutcomeError{CommandID: p.request.CommandID.ID, Err: err}
 }
@@ -116,8 +116,8 @@ func (c *committer) send(batch []*pending) ([]answer, error) {
 
 func (c *committer) roundTrip(ctx context.Context, plan plan, batch []*pending) ([]answer, error) {
 	pipeline := c.conn.PgConn().StartPipeline(ctx)
-	pipeline.SendQueryPrepared(plan.lock, nil, nil, binaryFormat)
-	pipeline.SendQueryPrepared(plan.statement, plan.values, binaryFormat, binaryFormat)
+	c.store.sendStatement(pipeline, plan.lock, nil)
+	c.store.sendStatement(pipeline, plan.statement, plan.values)
 	answers, err := c.receive(pipeline, plan, batch)
 	if closeErr := pipeline.Close(); err == nil {
 		err = closeErr
@@ -243,24 +243,11 @@ func (c *committer) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connecting the appender: %w", err)
 	}
-	if err := prepareStatements(ctx, conn); err != nil {
+	if err := c.store.prepareStatements(ctx, conn); err != nil {
 		_ = conn.Close(ctx)
 		return err
 	}
 	c.conn, c.pause = conn, 0
-	return nil
-}
-
-func prepareStatements(ctx context.Context, conn *pgx.Conn) error {
-	for name, sql := range map[string]string{
-		nameLock: sqlLock, nameLockFull: sqlLockFull, nameOne: sqlAppendOne, nameMany: sqlAppendMany,
-		nameJudged: sqlAppendJudged,
-		nameFull:   sqlAppendFull, nameGuard: sqlGuard,
-	} {
-		if _, err := conn.Prepare(ctx, name, sql); err != nil {
-			return fmt.Errorf("preparing %s: %w", name, err)
-		}
-	}
 	return nil
 }
 

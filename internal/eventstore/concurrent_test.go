@@ -72,8 +72,12 @@ func checkLog(t *testing.T, store *eventstore.Store, acks *acknowledged) {
 
 func TestManyAppendersAndAReaderThatFollows(t *testing.T) {
 	t.Parallel()
+	appendAndFollow(t, open(t, pgtest.Pool(t), eventstore.Config{}))
+}
+
+func appendAndFollow(t *testing.T, store *eventstore.Store) {
+	t.Helper()
 	const appenders, each = 64, 25
-	store := open(t, pgtest.Pool(t), eventstore.Config{})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	acks := &acknowledged{byNote: map[string]int64{}}

@@ -78,8 +78,12 @@ func (m *model) apply(r eventstore.Request, receipt eventstore.Receipt) {
 
 func TestTheLogIsWhatAModelSays(t *testing.T) {
 	t.Parallel()
-	pool := pgtest.Pool(t)
-	store := open(t, pool, eventstore.Config{})
+	checkAgainstModel(t, open(t, pgtest.Pool(t), eventstore.Config{}))
+}
+
+// checkAgainstModel appends what is drawn, and compares each verdict and the whole log with the model's.
+func checkAgainstModel(t *testing.T, store *eventstore.Store) {
+	t.Helper()
 	round := 0
 	rapid.Check(t, func(t *rapid.T) {
 		round++

@@ -179,6 +179,9 @@ select set_config('lock_timeout', $1::text, true), set_config('idle_in_transacti
 	// sqlIsolation finds no row in a database that is not migrated.
 	sqlIsolation = `select current_setting('default_transaction_isolation') from log where id = 1`
 
+	// sqlProbe tells which process works, and whether it knows the statement by the name that the client gave it.
+	sqlProbe = `select pg_backend_pid(), exists (select from pg_prepared_statements where name = $1::text)`
+
 	sqlReceipt = `
 select r.stream, r.version, r.position, r.event_id, r.epoch, log.log_id, r.hash
 from receipts r cross join log where r.actor = $1 and r.command_id = $2`

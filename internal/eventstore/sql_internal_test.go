@@ -16,7 +16,7 @@ func TestEveryStatementFitsTheSchema(t *testing.T) {
 	for name, sql := range map[string]string{
 		"lock": sqlLock, "lockFull": sqlLockFull, "one": sqlAppendOne, "many": sqlAppendMany, "judged": sqlAppendJudged,
 		"full": sqlAppendFull, "guard": sqlGuard, "settle": sqlSettle, "isolation": sqlIsolation,
-		"receipt": sqlReceipt, "forget": sqlForget, "readStream": sqlReadStream, "backward": sqlReadStreamBackward,
+		"probe": sqlProbe, "receipt": sqlReceipt, "forget": sqlForget, "readStream": sqlReadStream, "backward": sqlReadStreamBackward,
 		"readLog": sqlReadLog, "readLogTypes": sqlReadLogTypes, "readLogStream": sqlReadLogStream, "eventAt": sqlEventAt, "eventsAt": sqlEventsAt,
 		"logHead": sqlLogHead, "headPosition": sqlHeadPosition, "streamVersion": sqlStreamVersion, "eventID": sqlEventID,
 		"snapshot": sqlSnapshot, "lastOf": sqlLastOf, "positionAt": sqlPositionAt, "judgeClaims": sqlJudgeClaims,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -22,6 +23,9 @@ type Store struct {
 	stop     context.CancelFunc
 	tasks    sync.WaitGroup
 
+	named      bool              // prepared statements are kept; see FitPooler
+	statements map[string]string // of an append, by name
+
 	mu   sync.Mutex
 	head int64
 	next chan struct{}
@@ -29,9 +33,14 @@ type Store struct {
 
 // Open connects to the log of a migrated database and starts the appender, which has a connection of its own beside the
 // pool's. It fails when the database's default transaction isolation is not read committed: dense positions rest on
-// every statement seeing what was committed before it.
+// every statement seeing what was committed before it. Behind a pooler, the pool's configuration has to have gone through
+// FitPooler.
 func Open(ctx context.Context, pool *pgxpool.Pool, registry *Registry, cfg Config) (*Store, error) {
-	s := &Store{pool: pool, registry: registry, cfg: cfg.withDefaults(), next: make(chan struct{})}
+	s := &Store{
+		pool: pool, registry: registry, cfg: cfg.withDefaults(), next: make(chan struct{}),
+		named:      pool.Config().ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement,
+		statements: statementTexts(),
+	}
 	var isolation string
 	if err := pool.QueryRow(ctx, sqlIsolation).Scan(&isolation); err != nil {
 		return nil, fmt.Errorf("reading the log (is the database migrated?): %w", err)

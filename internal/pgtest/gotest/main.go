@@ -1,5 +1,6 @@
 // Command gotest runs `go test -race` for all packages against one throwaway Postgres, which it starts before and stops
-// after, and installs what is missing for that where it may: Postgres, and the C compiler that the race detector needs.
+// after, and installs what is missing for that where it may: Postgres, PgBouncer, and the C compiler that the race
+// detector needs.
 // Arguments are handed to go test in the place of ./... . It prints what go test prints and ends with its exit code.
 // With PGTEST_URL set it uses that server and starts none.
 package main
@@ -34,6 +35,9 @@ func main() {
 
 func run(ctx context.Context, args []string) (err error) {
 	if err := needCompiler(ctx); err != nil {
+		return err
+	}
+	if err := pgtest.InstallPooler(ctx, os.Stderr); err != nil {
 		return err
 	}
 	environment := append(os.Environ(), "CGO_ENABLED=1")
