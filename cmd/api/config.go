@@ -15,6 +15,7 @@ import (
 
 	"github.com/headrace/headrace/graph"
 	"github.com/headrace/headrace/graph/auth"
+	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/pgdev"
 )
 
@@ -39,6 +40,7 @@ type Config struct {
 // Database is what every command needs that works on the database.
 type Database struct {
 	URL            string `name:"database-url" env:"DATABASE_URL" placeholder:"URL" help:"Postgres to use: postgres://user:password@host:port/database. Unset in development: the private one of this checkout."`
+	DirectURL      string `name:"database-direct-url" env:"DATABASE_DIRECT_URL" placeholder:"URL" help:"The same database without a pooler in transaction mode in between, for what needs a session: migrations. Unset: DATABASE_URL."`
 	MaxConnections int    `name:"database-max-connections" env:"DATABASE_MAX_CONNECTIONS" default:"32" help:"Connections to hold at most; at least 8. Half of them are for reading views."`
 	Environment    string `name:"env" env:"HEADRACE_ENV" placeholder:"ENV" help:"development or production. Default production, but for the command dev."`
 	LogLevel       string `name:"log-level" env:"LOG_LEVEL" default:"info" help:"debug, info, warn or error."`
@@ -91,13 +93,27 @@ func (d *Database) Validate() error {
 	if d.MaxConnections < 8 {
 		return fmt.Errorf("DATABASE_MAX_CONNECTIONS (--database-max-connections) is %d: give 8 or more", d.MaxConnections)
 	}
-	if d.URL != "" {
-		if _, err := pgxpool.ParseConfig(d.URL); err != nil {
-			return errors.New("DATABASE_URL (--database-url) cannot be read: give postgres://user:password@host:port/database, " +
-				"with special characters in the password percent-encoded")
-		}
+	return errors.Join(validURL("DATABASE_URL (--database-url)", d.URL), validURL("DATABASE_DIRECT_URL (--database-direct-url)", d.DirectURL))
+}
+
+func validURL(variable, address string) error {
+	if address == "" {
+		return nil
+	}
+	if _, err := pgxpool.ParseConfig(address); err != nil {
+		return errors.New(variable + " cannot be read: give postgres://user:password@host:port/database, " +
+			"with special characters in the password percent-encoded")
 	}
 	return nil
+}
+
+// directly is the database for what needs a session of its own.
+func (d *Database) directly() *Database {
+	direct := *d
+	if d.DirectURL != "" {
+		direct.URL = d.DirectURL
+	}
+	return &direct
 }
 
 func (d *Database) development() bool { return d.Environment == development }
@@ -162,7 +178,7 @@ func (d *Database) connect(ctx context.Context, log *slog.Logger) (*connection, 
 			return nil, errors.Join(err, c.cluster.Close())
 		}
 	}
-	pool, err := d.openPool(ctx, address)
+	pool, err := d.openPool(ctx, address, log)
 	if err != nil {
 		if c.cluster != nil {
 			err = errors.Join(err, c.cluster.Close())
@@ -184,7 +200,7 @@ func (c *Config) connect(ctx context.Context, log *slog.Logger) (*connection, er
 	return d.connect(ctx, log)
 }
 
-func (d *Database) openPool(ctx context.Context, address string) (*pgxpool.Pool, error) {
+func (d *Database) openPool(ctx context.Context, address string, log *slog.Logger) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(address)
 	if err != nil {
 		return nil, &exitError{exitUsage, err}
@@ -196,13 +212,16 @@ func (d *Database) openPool(ctx context.Context, address string) (*pgxpool.Pool,
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = "headrace"
 	}
+	fitted, err := eventstore.FitPooler(ctx, config.ConnConfig)
+	if err != nil {
+		return nil, &exitError{exitUnreachable, fmt.Errorf("the database of DATABASE_URL (--database-url) cannot be reached: %w", err)}
+	}
+	if fitted {
+		log.Info("a pooler that keeps no prepared statements stands before the database: statements are parsed whenever they are sent")
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("opening the pool of connections: %w", err)
-	}
-	if err := pool.Ping(ctx); err != nil {
-		pool.Close()
-		return nil, &exitError{exitUnreachable, fmt.Errorf("the database of DATABASE_URL (--database-url) cannot be reached: %w", err)}
 	}
 	return pool, nil
 }

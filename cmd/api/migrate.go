@@ -33,7 +33,7 @@ func (d *Database) within(ctx context.Context, f func(*pgxpool.Pool, *slog.Logge
 type migrateUp struct{ Database }
 
 func (m *migrateUp) Run(ctx context.Context, out output) error {
-	return m.within(ctx, func(pool *pgxpool.Pool, _ *slog.Logger) error {
+	return m.directly().within(ctx, func(pool *pgxpool.Pool, _ *slog.Logger) error {
 		pending, err := migrations.Pending(ctx, pool)
 		if err != nil {
 			return err
@@ -55,7 +55,7 @@ type migrateDown struct {
 }
 
 func (m *migrateDown) Run(ctx context.Context, out output) error {
-	return m.within(ctx, func(pool *pgxpool.Pool, _ *slog.Logger) error {
+	return m.directly().within(ctx, func(pool *pgxpool.Pool, _ *slog.Logger) error {
 		undone, err := migrations.Down(ctx, pool, migrations.Line(m.Line))
 		if err != nil {
 			return err
@@ -68,7 +68,7 @@ func (m *migrateDown) Run(ctx context.Context, out output) error {
 type migrateStatus struct{ Database }
 
 func (m *migrateStatus) Run(ctx context.Context, out output) error {
-	return m.within(ctx, func(pool *pgxpool.Pool, _ *slog.Logger) error {
+	return m.directly().within(ctx, func(pool *pgxpool.Pool, _ *slog.Logger) error {
 		all, err := migrations.Status(ctx, pool)
 		if err != nil {
 			return err

@@ -224,6 +224,7 @@ func TestConfigurationErrorsNameTheVariableAndTheFix(t *testing.T) {
 		{[]string{"serve", "--freshness", "never"}, []string{"FRESHNESS", "always"}},
 		{[]string{"serve", "--allowed-origins", "shop"}, []string{"ALLOWED_ORIGINS", "https://"}},
 		{[]string{"serve", "--database-url", "postgres://u:se%cret@h:bad/d"}, []string{"DATABASE_URL", "percent-encoded"}},
+		{[]string{"migrate", "up", "--database-direct-url", "postgres://u:se%cret@h:bad/d"}, []string{"DATABASE_DIRECT_URL", "percent-encoded"}},
 		{[]string{"serve", "--auth", "basic"}, []string{"AUTH", "jwt", "off"}},
 		{[]string{"serve"}, []string{"JWKS_URL", "JWKS_FILE", "JWT_ISSUER", "JWT_AUDIENCE", "AUTH=off"}},
 		{[]string{"serve", "--jwks-url", "https://id.example.org/keys", "--jwt-issuer", "x"}, []string{"JWT_AUDIENCE", "AUTH=off"}},
