@@ -9,6 +9,10 @@
 //	4  the database cannot be reached
 //	5  the address to listen on is taken
 //	6  stopped as asked, but some requests were cut off at the deadline
+//	7  somebody else is at work on the table: a rebuild, or a server
+//	8  the tables that were compared differ
+//	9  a rebuild came to an event that it cannot apply
+//	10 stopped as asked before it was done; the same command goes on
 package main
 
 import (
@@ -33,6 +37,10 @@ const (
 	exitUnreachable
 	exitAddressTaken
 	exitCutOff
+	exitBusy
+	exitDiffers
+	exitPoison
+	exitStopped
 )
 
 // exitError is an error with an exit code of its own.

@@ -2,140 +2,224 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
-	"slices"
-	"strings"
+	"os/user"
 	"text/tabwriter"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
 
-	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/queries"
 )
 
 type projectionsCommand struct {
-	List    projectionsList    `cmd:"" help:"List all checkpoints: how far they are, who works on them, and why any is halted."`
-	Rebuild projectionsRebuild `cmd:"" help:"Fill a view's table anew from the whole log and let it serve; readers see the old one until then."`
-	Revert  projectionsRevert  `cmd:"" help:"Let the table serve again that a rebuild replaced."`
-	Resume  projectionsResume  `cmd:"" help:"Let a halted projection or policy try again, after what halted it was mended."`
+	List     projectionsList     `cmd:"" help:"List the tables of all views: which serves, which are kept or half filled, and how large they are."`
+	Status   projectionsStatus   `cmd:"" help:"List all checkpoints: how far they are, who works on them, and why any is halted or paused."`
+	Rebuild  projectionsRebuild  `cmd:"" help:"Fill a new table of a view from the whole log beside the one that serves. Goes on with what was stopped."`
+	Switch   projectionsSwitch   `cmd:"" help:"Let a filled table serve, after bringing the rest over. The replaced one is kept."`
+	Rollback projectionsRollback `cmd:"" help:"Let the table serve again that the last switch replaced."`
+	Pause    projectionsPause    `cmd:"" help:"Bid a projection, policy or relay stand still until it is resumed."`
+	Resume   projectionsResume   `cmd:"" help:"End a pause or a halt."`
+	Drop     projectionsDrop     `cmd:"" help:"Drop a table that does not serve, and its checkpoints."`
 }
 
-type projectionsList struct{ Database }
+// report is how a command prints what it found or did.
+type report struct {
+	JSON bool `name:"json" help:"Print JSON instead of text."`
+}
+
+// print writes a value as JSON, or as what text writes.
+func (r report) print(out output, value any, text func() error) error {
+	if r.JSON {
+		encoder := json.NewEncoder(out)
+		encoder.SetEscapeHTML(false)
+		return encoder.Encode(value)
+	}
+	return text()
+}
+
+type projectionsList struct {
+	Database
+	report
+}
 
 func (p *projectionsList) Run(ctx context.Context, out output) error {
+	return p.within(ctx, func(pool *pgxpool.Pool, _ *slog.Logger) error {
+		tables, err := queries.ListTables(ctx, pool)
+		if err != nil {
+			return err
+		}
+		return p.print(out, tables, func() error {
+			table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(table, "VIEW\tTABLE\tSTATE\tPOSITION\tBEHIND\tROWS\tSIZE")
+			for _, t := range tables {
+				state := t.State
+				if t.Previous {
+					state += ", a rollback's"
+				}
+				fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t~%d\t%s\n", t.View, t.Name, state, t.Position, max(0, t.Head-t.Position), t.Rows, size(t.Bytes))
+			}
+			return table.Flush()
+		})
+	})
+}
+
+// size is a number of bytes for people.
+func size(bytes int64) string {
+	value, unit := float64(bytes), "B"
+	for _, next := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if value < 1024 {
+			break
+		}
+		value, unit = value/1024, next
+	}
+	if unit == "B" {
+		return fmt.Sprintf("%d B", bytes)
+	}
+	return fmt.Sprintf("%.1f %s", value, unit)
+}
+
+type projectionsStatus struct {
+	Database
+	report
+}
+
+// checkpointState is a row of checkpointsSQL.
+type checkpointState struct {
+	Checkpoint         string  `db:"name" json:"checkpoint"`
+	Shard              int     `db:"shard" json:"shard"`
+	Shards             int     `db:"shards" json:"shards"`
+	Position           int64   `db:"position" json:"position"`
+	Head               int64   `db:"head" json:"head"`
+	EventsBehind       int64   `db:"behind" json:"eventsBehind"`
+	MillisecondsBehind int64   `db:"milliseconds" json:"millisecondsBehind"` // age of the oldest event it has not taken
+	Owner              string  `db:"owner" json:"owner"`
+	State              string  `db:"state" json:"state"`
+	Reason             *string `db:"reason" json:"reason"`
+}
+
+func (p *projectionsStatus) Run(ctx context.Context, out output) error {
 	return p.within(ctx, func(pool *pgxpool.Pool, _ *slog.Logger) error {
 		rows, err := pool.Query(ctx, checkpointsSQL)
 		if err != nil {
 			return fmt.Errorf("reading the checkpoints: %w", err)
 		}
-		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "CHECKPOINT\tPOSITION\tBEHIND\tOWNER\tSTATE")
-		var name, owner, state string
-		var position, behind int64
-		_, err = pgx.ForEachRow(rows, []any{&name, &position, &behind, &owner, &state}, func() error {
-			_, err := fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\n", name, position, behind, owner, state)
-			return err
-		})
+		states, err := pgx.CollectRows(rows, pgx.RowToStructByName[checkpointState])
 		if err != nil {
 			return fmt.Errorf("reading the checkpoints: %w", err)
 		}
-		return table.Flush()
-	})
-}
-
-// viewArgument names a view.
-type viewArgument struct {
-	Database
-	Name string `arg:"" help:"The view's name, such as cart."`
-}
-
-type refill func(context.Context, *pgxpool.Pool, *eventstore.Store, queries.Projection, func(done, head int64)) error
-
-// refill runs a rebuild or a revert of the view and shows how far it is.
-func (v *viewArgument) refill(ctx context.Context, out output, how refill) error {
-	return v.within(ctx, func(pool *pgxpool.Pool, _ *slog.Logger) (err error) {
-		registry, err := newRegistry()
-		if err != nil {
-			return err
-		}
-		projections, err := newProjections(registry)
-		if err != nil {
-			return err
-		}
-		at := slices.IndexFunc(projections, func(p queries.Projection) bool { return p.Name == v.Name })
-		if at < 0 {
-			names := make([]string, len(projections))
-			for i, p := range projections {
-				names[i] = p.Name
+		return p.print(out, states, func() error {
+			table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(table, "CHECKPOINT\tPOSITION\tBEHIND\tMS BEHIND\tOWNER\tSTATE")
+			for _, s := range states {
+				name, state := s.Checkpoint, s.State
+				if s.Shards > 1 {
+					name += fmt.Sprintf(" %d/%d", s.Shard+1, s.Shards)
+				}
+				if s.Reason != nil {
+					state += ": " + *s.Reason
+				}
+				fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%s\t%s\n", name, s.Position, s.EventsBehind, s.MillisecondsBehind, s.Owner, state)
 			}
-			return &exitError{exitUsage, fmt.Errorf("there is no view %q; there are %s", v.Name, strings.Join(names, ", "))}
-		}
-		store, err := eventstore.Open(ctx, pool, registry, eventstore.Config{})
-		if err != nil {
-			return fmt.Errorf("opening the log: %w", err)
-		}
-		defer func() { err = errors.Join(err, store.Close(context.WithoutCancel(ctx))) }()
-		if err := how(ctx, pool, store, projections[at], bar(os.Stderr)); err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(out, "%s serves\n", v.Name)
-		return err
+			return table.Flush()
+		})
 	})
 }
 
-// bar draws how far a rebuild is on a terminal; in a log it would be noise.
-func bar(to *os.File) func(done, head int64) {
-	if !term.IsTerminal(int(to.Fd())) {
-		return nil
-	}
-	var drawn *progressbar.ProgressBar
-	return func(done, head int64) {
-		if drawn == nil {
-			drawn = progressbar.NewOptions64(head, progressbar.OptionSetWriter(io.Writer(to)), progressbar.OptionSetDescription("events"),
-				progressbar.OptionShowIts(), progressbar.OptionShowCount(), progressbar.OptionThrottle(100*time.Millisecond),
-				progressbar.OptionClearOnFinish())
-		}
-		drawn.ChangeMax64(max(head, 1))
-		// What cannot be drawn is not worth a failed rebuild.
-		_ = drawn.Set64(done)
-	}
-}
-
-type projectionsRebuild struct{ viewArgument }
-
-func (p *projectionsRebuild) Run(ctx context.Context, out output) error {
-	return p.refill(ctx, out, queries.Rebuild)
-}
-
-type projectionsRevert struct{ viewArgument }
-
-func (p *projectionsRevert) Run(ctx context.Context, out output) error {
-	return p.refill(ctx, out, queries.Revert)
-}
-
-type projectionsResume struct {
+// checkpointArgument names a checkpoint.
+type checkpointArgument struct {
 	Database
-	Checkpoint string `arg:"" help:"The checkpoint's name as projections list shows it, such as cart_v1."`
+	report
+	Checkpoint string `arg:"" help:"A view, or a checkpoint's name as projections status shows it, such as cart_v1."`
 }
+
+// changed is what pause, resume and drop print.
+type changed struct {
+	Checkpoint string `json:"checkpoint"`
+	State      string `json:"state"`
+}
+
+func (c *checkpointArgument) change(
+	ctx context.Context, out output, state string, f func(context.Context, *pgxpool.Pool) (string, error),
+) error {
+	return c.within(ctx, func(pool *pgxpool.Pool, _ *slog.Logger) error {
+		checkpoint, err := f(ctx, pool)
+		if err != nil {
+			return withCode(ctx, err)
+		}
+		return c.print(out, changed{checkpoint, state}, func() error {
+			_, err := fmt.Fprintln(out, checkpoint, "is", state)
+			return err
+		})
+	})
+}
+
+type projectionsPause struct {
+	checkpointArgument
+	By string `name:"by" help:"Who asks, as others will see it. Default: the user and host of this process."`
+}
+
+func (p *projectionsPause) Run(ctx context.Context, out output) error {
+	return p.change(ctx, out, "paused", func(ctx context.Context, pool *pgxpool.Pool) (string, error) {
+		return queries.Pause(ctx, pool, p.Checkpoint, or(p.By, operator()))
+	})
+}
+
+// operator is the user and host of this process, as far as they are known.
+func operator() string {
+	name := "somebody"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	if host, err := os.Hostname(); err == nil {
+		name += "@" + host
+	}
+	return name
+}
+
+type projectionsResume struct{ checkpointArgument }
 
 func (p *projectionsResume) Run(ctx context.Context, out output) error {
-	return p.within(ctx, func(pool *pgxpool.Pool, _ *slog.Logger) error {
-		tag, err := pool.Exec(ctx, resumeSQL, p.Checkpoint)
-		if err != nil {
-			return fmt.Errorf("resuming %s: %w", p.Checkpoint, err)
-		}
-		if tag.RowsAffected() == 0 {
-			return fmt.Errorf("no checkpoint %q is halted; see `api projections list`", p.Checkpoint)
-		}
-		_, err = fmt.Fprintf(out, "%s goes on\n", p.Checkpoint)
-		return err
+	return p.change(ctx, out, "resumed", func(ctx context.Context, pool *pgxpool.Pool) (string, error) {
+		return queries.Resume(ctx, pool, p.Checkpoint)
 	})
+}
+
+type projectionsDrop struct {
+	Database
+	report
+	Table string `arg:"" help:"The table's name as projections list shows it, such as cart_v1_2."`
+}
+
+func (p *projectionsDrop) Run(ctx context.Context, out output) error {
+	c := checkpointArgument{Database: p.Database, report: p.report}
+	return c.change(ctx, out, "dropped", func(ctx context.Context, pool *pgxpool.Pool) (string, error) {
+		return p.Table, queries.Drop(ctx, pool, p.Table)
+	})
+}
+
+// withCode gives those errors their exit codes that an operator's script may want to tell apart.
+func withCode(ctx context.Context, err error) error {
+	var unknown *queries.UnknownCheckpointError
+	var table *queries.NoTableError
+	var used *queries.InUseError
+	var busy *queries.RebuildingError
+	var poison *queries.PoisonError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &unknown), errors.As(err, &table):
+		return &exitError{exitUsage, err}
+	case errors.As(err, &busy), errors.As(err, &used):
+		return &exitError{exitBusy, err}
+	case errors.As(err, &poison):
+		return &exitError{exitPoison, err}
+	case ctx.Err() != nil:
+		return &exitError{exitStopped, fmt.Errorf("stopped as asked; what is done is kept, and the same command goes on with it: %w", err)}
+	}
+	return err
 }

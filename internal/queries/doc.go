@@ -12,7 +12,8 @@
 //     typed error what is in the way. It never lets a stale answer pass silently.
 //   - Tail.Events yields each event after a position once, in order, from history into the present.
 //   - Feed tells of a change only when the view includes it, and of every change, merged when the subscriber is slow.
-//   - Rebuild and Revert switch tables in one transaction, and no reader goes back behind what it waited for.
+//   - Rebuild fills a table beside the one that serves, and goes on where it was when it was stopped or killed. Switch and
+//     Rollback change tables in one transaction, and no reader goes back behind what it waited for.
 //   - A slow subscriber or waiter costs others nothing.
 //
 // It does not promise that a view is current when nobody waits, that every single change reaches a slow
@@ -24,7 +25,7 @@
 //
 // A migration makes the table of each version of a view's shape, named cart_v1, and the SQL view of the stable name, cart.
 // Readers know only that. The views table says which version and generation serves. A rebuild makes the next generation,
-// cart_v1_2, like the serving table, fills it and switches. The replaced one stays for Revert until the next rebuild
-// drops it; to drop it sooner, drop the table and delete the checkpoint of the same name. A table's checkpoint has its
-// name, and the lease of a replaced one is held for good by "retired", so that its consumer stops.
+// cart_v1_2, like the serving table, and fills it. After a switch the replaced one stays, for Rollback, until Drop. A
+// table's checkpoint has its name. The lease of one that is kept is held for good by "retired", so that its consumer
+// stops, and that of one that is being filled by "filling"; its workers' checkpoints are the shards of cart_v1_2.fill.
 package queries

@@ -140,6 +140,9 @@ func (p *Progress) learnView(rows []serving, started time.Time) (moved bool) {
 func (p *Progress) Follow(ctx context.Context, projection Projection, run func(context.Context, Projection) error) error {
 	for ctx.Err() == nil {
 		generation, err := p.generation(ctx, projection)
+		if err != nil && ctx.Err() != nil {
+			return nil
+		}
 		if err != nil {
 			return err
 		}

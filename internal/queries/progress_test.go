@@ -185,7 +185,7 @@ func TestFollowGoesOverWhenSomebodyWaits(t *testing.T) {
 	})
 	require.Equal(t, "tally_v1", <-running)
 	require.NoError(t, progress.Wait(deadline(t), "tally", b.append(t, "tally-a", counted{By: 1})))
-	require.NoError(t, queries.Rebuild(deadline(t), b.pool, b.store, b.tally, nil))
+	b.rebuild(t, b.tally, queries.RebuildConfig{Switch: true})
 	require.NoError(t, progress.Wait(deadline(t), "tally", b.append(t, "tally-a", counted{By: 1})))
 	require.Equal(t, "tally_v1_2", <-running)
 }

@@ -25,9 +25,11 @@ type Projection struct {
 	Shards     int      // how many owners share the work on its table, by stream; 0 and 1: one, for all
 	OnFailure  OnFailure
 
-	key    func(eventstore.Event) string
-	apply  func(ctx context.Context, tx pgx.Tx, table string, events []eventstore.Event) error
-	forget func() // nil: nothing is kept
+	folded   bool // the table has one row per key, and all SQL is this package's
+	byStream bool // folded, and the key is the stream
+	key      func(eventstore.Event) string
+	apply    func(ctx context.Context, tx pgx.Tx, table string, events []eventstore.Event) error
+	forget   func() // nil: nothing is kept
 }
 
 // OnFailure says what becomes of an event that a projection cannot handle, however often it is tried: one that cannot be

@@ -4,21 +4,86 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headrace/headrace/internal/eventstore"
 )
 
 const (
-	rebuildPage  = 500              // events read at once
-	rebuildBatch = 4000             // events of one transaction: the more, the fewer writes of the same row
-	rebuildLease = 30 * time.Second // how long others believe that a rebuild lives after its last batch
+	rebuildPage  = 500              // how near the head a fill comes before the rest is taken in one transaction
+	rebuildLease = 30 * time.Second // how long others believe that a rebuild lives after it said so last
 )
+
+// RebuildConfig tunes Rebuild, Switch, Rollback and Diff. The zero value works.
+type RebuildConfig struct {
+	// Workers share the streams between them, each with a connection, a checkpoint of its own and a core to decode on. Only
+	// for views whose key is the stream; others have one. A fill that goes on has as many as it began with. 0 stands for
+	// the number of CPUs, at most 4.
+	Workers int
+	// Batch is how many events a worker applies in one transaction: the more, the fewer writes of the same row. 0: 4,000.
+	Batch int
+	// MaxWALRate is how many bytes of WAL the whole cluster may write in a second before the fill slows down, and
+	// MaxLiveLag how old the oldest event may be that a serving projection, a policy or a relay at work has not taken. 0
+	// stands for 128 MiB and 2 s; less than 0 for no limit.
+	MaxWALRate int64
+	MaxLiveLag time.Duration
+	// Switch lets the filled table serve at once. Only Rebuild looks at it.
+	Switch bool
+	// Progress, if any, is told how far the fill is, after each batch of each worker. It is called by one goroutine at a time.
+	Progress func(RebuildProgress)
+}
+
+func (c RebuildConfig) withDefaults() RebuildConfig {
+	c.Workers = or(c.Workers, min(4, runtime.NumCPU()))
+	c.Batch = or(c.Batch, 4000)
+	c.MaxWALRate = or(c.MaxWALRate, 128<<20)
+	c.MaxLiveLag = or(c.MaxLiveLag, 2*time.Second)
+	if c.Progress == nil {
+		c.Progress = func(RebuildProgress) {}
+	}
+	return c
+}
+
+// Phase is what a fill is at.
+type Phase string
+
+// The phases, in their order.
+const (
+	PhaseFill   Phase = "fill"   // takes the log
+	PhaseIndex  Phase = "index"  // builds the indexes that it did without
+	PhaseSwitch Phase = "switch" // takes the rest and lets the table serve
+)
+
+// RebuildProgress is how far one worker of a fill is.
+type RebuildProgress struct {
+	View       string
+	Checkpoint string // of the table being filled
+	Phase      Phase
+	Worker     int // from 0; 0 in phases that are not shared
+	Workers    int
+	Position   int64  // up to which the worker has taken its share of the log
+	Head       int64  // of the log, when last looked at
+	Events     int64  // that the worker has applied since it began or went on
+	Throttled  string // why the fill slows itself; empty when it does not
+}
+
+// Filled is what a rebuild, a switch or a rollback did.
+type Filled struct {
+	View       string
+	Checkpoint string // of the table that was filled, and its name
+	Position   int64  // it includes the log up to here
+	Events     int64  // applied by this call
+	Workers    int
+	Resumed    bool // it went on with what an earlier call had left
+	Serves     bool
+	Replaced   string // the table that served before, if the call switched
+}
 
 // RebuildingError says that another rebuild of the view is at work, or was until a moment ago.
 type RebuildingError struct{ Checkpoint string }
@@ -27,65 +92,150 @@ func (e *RebuildingError) Error() string {
 	return fmt.Sprintf("%s is being filled by another rebuild, or was within the last %s", e.Checkpoint, rebuildLease)
 }
 
-// Rebuild fills a new table of a view from the whole log and makes it serve. Readers go on reading the old table
-// until then, and a server that runs beside it goes on with that and follows the switch. When a migration made
-// a table of another version than the one that serves, that table is filled and switched to instead.
+// PoisonError says which event a fill could not apply. All before it, of its worker's streams, is applied and recorded:
+// after the view's code was mended the fill can go on, or begin anew when the table is dropped.
+type PoisonError struct {
+	Checkpoint string
+	Position   int64
+	Stream     string
+	Type       string
+	Err        error
+}
+
+func (e *PoisonError) Error() string {
+	return fmt.Sprintf("%s stopped before event %d, %s of %s: %v", e.Checkpoint, e.Position, e.Type, e.Stream, e.Err)
+}
+
+func (e *PoisonError) Unwrap() error { return e.Err }
+
+// NoTableError says that there is no table of the view to do something with.
+type NoTableError struct{ View, Reason string }
+
+func (e *NoTableError) Error() string { return fmt.Sprintf("%s: %s", e.View, e.Reason) }
+
+// Rebuild fills a table of a view from the whole log, beside the one that serves: the next generation of that, made like
+// it, or when a migration made a table of another version, that one. Readers and the serving projection are not touched.
+// With cfg.Switch the table serves afterwards; without, it waits for Switch, and is not kept up to date meanwhile.
 //
-// The replaced table stays, without being kept up to date, for Revert; the next rebuild drops it. A rebuild
-// that fails leaves what serves as it was and nothing else. Progress, which may be nil, is told after each
-// batch up to which position the log was taken, and the head. A second rebuild at the same time is a *RebuildingError.
-func Rebuild(ctx context.Context, pool *pgxpool.Pool, store *eventstore.Store, p Projection, progress func(done, head int64)) error {
-	r := newRebuild(pool, store, progress)
-	serving, err := r.serving(ctx, p)
+// The log is read once and shared between workers by stream, each of which moves a checkpoint of its own in the
+// transaction that it writes in. So a call that was stopped or killed at any moment is gone on with by the next one. A
+// folded view's indexes are built after the load, except what makes rows unique; SQL of On may need them all.
+//
+// An event that cannot be applied is a *PoisonError, another rebuild of the view at the same time a *RebuildingError, a view
+// that is not there an *UnknownProjectionError, a version without a table a *NoTableError. What serves is as it was.
+func Rebuild(ctx context.Context, pool *pgxpool.Pool, store *eventstore.Store, p Projection, cfg RebuildConfig) (Filled, error) {
+	r := newRebuild(pool, store, cfg)
+	fill, err := r.begin(ctx, p, chooseNext)
 	if err != nil {
-		return err
+		return Filled{}, fmt.Errorf("rebuild %s: %w", p.Name, err)
 	}
-	if serving.Version != p.Version {
-		return r.fillAndSwitch(ctx, p.At(serving.Newest), serving)
+	filled, err := r.complete(ctx, fill, cfg.Switch)
+	if err != nil {
+		return filled, fmt.Errorf("rebuild %s: %w", p.Name, err)
 	}
-	next := p.At(serving.Newest + 1)
-	if err := r.create(ctx, next, serving); err != nil {
-		return fmt.Errorf("rebuild %s: %w", p.Name, err)
-	}
-	if err := r.fillAndSwitch(ctx, next, serving); err != nil {
-		return errors.Join(err, r.drop(ctx, next))
-	}
-	return r.prune(ctx, next, serving)
+	return filled, nil
 }
 
-// Revert makes the table that a rebuild replaced serve again, after bringing it up to date. With a projection of another
-// version than the one that serves, it is that version's newest table.
-func Revert(ctx context.Context, pool *pgxpool.Pool, store *eventstore.Store, p Projection, progress func(done, head int64)) error {
-	r := newRebuild(pool, store, progress)
-	serving, err := r.serving(ctx, p)
+// Switch lets a table of the projection's version serve that does not, after bringing it up to date; one that is not filled
+// is filled first. Generation 0 stands for the newest. The switch is one transaction, after which the replaced table is
+// kept, for Rollback, until Drop. Errors are those of Rebuild.
+func Switch(ctx context.Context, pool *pgxpool.Pool, store *eventstore.Store, p Projection, generation int, cfg RebuildConfig) (Filled, error) {
+	r := newRebuild(pool, store, cfg)
+	fill, err := r.begin(ctx, p, chooseGeneration(generation))
 	if err != nil {
-		return err
+		return Filled{}, fmt.Errorf("switch %s: %w", p.Name, err)
 	}
-	previous := p.At(serving.Newest)
-	if serving.Version == p.Version {
-		err := pool.QueryRow(ctx, sqlPrevious, p.Name, p.Version, serving.Generation).Scan(&previous.Generation)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("revert %s: there is no other table than %s", p.Name, serving.Checkpoint)
-		}
-		if err != nil {
-			return fmt.Errorf("revert %s: %w", p.Name, err)
-		}
+	filled, err := r.complete(ctx, fill, true)
+	if err != nil {
+		return filled, fmt.Errorf("switch %s: %w", p.Name, err)
 	}
-	return r.fillAndSwitch(ctx, previous, serving)
+	return filled, nil
 }
 
+// Rollback lets the table serve again that the last switch replaced, after bringing it up to date; so a second Rollback
+// takes the first back. With a projection of another version than the one that serves, it is that version's newest
+// table: the way back for a program before the change. Errors are those of Rebuild.
+func Rollback(ctx context.Context, pool *pgxpool.Pool, store *eventstore.Store, p Projection, cfg RebuildConfig) (Filled, error) {
+	r := newRebuild(pool, store, cfg)
+	fill, err := r.begin(ctx, p, choosePrevious)
+	if err != nil {
+		return Filled{}, fmt.Errorf("roll %s back: %w", p.Name, err)
+	}
+	filled, err := r.complete(ctx, fill, true)
+	if err != nil {
+		return filled, fmt.Errorf("roll %s back: %w", p.Name, err)
+	}
+	return filled, nil
+}
+
+// rebuild is one call of Rebuild, Switch, Rollback or Diff.
 type rebuild struct {
-	pool     *pgxpool.Pool
-	store    *eventstore.Store
-	progress func(done, head int64)
-	owner    string
+	pool  *pgxpool.Pool
+	store *eventstore.Store
+	cfg   RebuildConfig
+	owner string
+	pace  *pace
+
+	mu sync.Mutex // of cfg.Progress
 }
 
-func newRebuild(pool *pgxpool.Pool, store *eventstore.Store, progress func(done, head int64)) *rebuild {
-	if progress == nil {
-		progress = func(int64, int64) {}
+func newRebuild(pool *pgxpool.Pool, store *eventstore.Store, cfg RebuildConfig) *rebuild {
+	cfg = cfg.withDefaults()
+	return &rebuild{
+		pool: pool, store: store, cfg: cfg, owner: "rebuild " + uuid.NewString(),
+		pace: &pace{limits: limits{walRate: float64(cfg.MaxWALRate), liveLag: cfg.MaxLiveLag}, share: 1},
 	}
-	return &rebuild{pool: pool, store: store, progress: progress, owner: "rebuild " + uuid.NewString()}
+}
+
+func (r *rebuild) tell(p RebuildProgress) {
+	p.Throttled = r.pace.why()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cfg.Progress(p)
+}
+
+// complete brings a fill to its end: takes the log, builds what was left out, takes what came meanwhile, and switches.
+func (r *rebuild) complete(ctx context.Context, f *fill, serve bool) (filled Filled, err error) {
+	ctx, release := r.keep(ctx, f)
+	defer func() { err = errors.Join(err, release()) }()
+	filled = Filled{View: f.p.Name, Checkpoint: f.p.Checkpoint(), Workers: len(f.workers), Resumed: f.resumed}
+	defer func() { filled.Position, filled.Events = f.position(), f.events() }()
+	if err := r.load(ctx, f); err != nil {
+		return filled, cause(ctx, err)
+	}
+	main, err := r.finish(ctx, f, serve)
+	if err != nil || !serve {
+		return filled, cause(ctx, err)
+	}
+	r.tell(RebuildProgress{
+		View: f.p.Name, Checkpoint: f.p.Checkpoint(), Phase: PhaseSwitch, Workers: len(f.workers), Position: main.at.Position, Head: main.at.Position,
+	})
+	if err := r.switchOver(ctx, f, main); err != nil {
+		return filled, cause(ctx, err)
+	}
+	filled.Serves, filled.Replaced = true, f.serving.Checkpoint
+	return filled, nil
+}
+
+// load takes the log until little is left, and builds the indexes.
+func (r *rebuild) load(ctx context.Context, f *fill) error {
+	if err := r.fill(ctx, f); err != nil {
+		return err
+	}
+	built, err := r.buildIndexes(ctx, f)
+	if err != nil || !built {
+		return err
+	}
+	return r.fill(ctx, f) // what came meanwhile
+}
+
+// cause says why the context ended, when that is known better than its error.
+func cause(ctx context.Context, err error) error {
+	var lost *RebuildingError
+	if err != nil && errors.As(context.Cause(ctx), &lost) {
+		return lost
+	}
+	return err
 }
 
 // servingTable is a row of sqlGenerations.
@@ -96,210 +246,25 @@ type servingTable struct {
 	Newest     int    `db:"newest"` // generation of the asked version
 }
 
-func (r *rebuild) serving(ctx context.Context, p Projection) (servingTable, error) {
-	rows, err := r.pool.Query(ctx, sqlGenerations, p.Name, p.Version)
+// lockView keeps others from switching or filling the view while the transaction lasts, and says what serves.
+func lockView(ctx context.Context, tx pgx.Tx, p Projection) (servingTable, error) {
+	err := tx.QueryRow(ctx, sqlLockView, p.Name).Scan(new(string))
+	if errors.Is(err, pgx.ErrNoRows) {
+		return servingTable{}, &UnknownProjectionError{Projection: p.Name}
+	}
+	if err != nil {
+		return servingTable{}, fmt.Errorf("lock the view: %w", err)
+	}
+	rows, err := tx.Query(ctx, sqlGenerations, p.Name, p.Version)
 	if err != nil {
 		return servingTable{}, fmt.Errorf("look up %s: %w", p.Name, err)
 	}
 	s, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[servingTable])
-	if errors.Is(err, pgx.ErrNoRows) {
-		return s, &UnknownProjectionError{Projection: p.Name}
-	}
 	if err != nil {
 		return s, fmt.Errorf("look up %s: %w", p.Name, err)
 	}
 	if s.Newest == 0 {
-		return s, fmt.Errorf("there is no table of %s, version %d: migrate first", p.Name, p.Version)
+		return s, &NoTableError{p.Name, fmt.Sprintf("there is no table of version %d: migrate first", p.Version)}
 	}
 	return s, nil
-}
-
-// create makes the next generation's table like the serving one, with its storage options, and takes its lease.
-func (r *rebuild) create(ctx context.Context, next Projection, serving servingTable) error {
-	return pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
-		var busy string
-		err := tx.QueryRow(ctx, sqlLockView, next.Name).Scan(new(string))
-		if err != nil {
-			return fmt.Errorf("lock the view: %w", err)
-		}
-		err = tx.QueryRow(ctx, sqlBusyRebuild, next.Name).Scan(&busy)
-		if err == nil {
-			return &RebuildingError{Checkpoint: busy}
-		}
-		if !errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("look for other rebuilds: %w", err)
-		}
-		var options string
-		if err := tx.QueryRow(ctx, sqlTableOptions, serving.Checkpoint).Scan(&options); err != nil {
-			return fmt.Errorf("read the options of %s: %w", serving.Checkpoint, err)
-		}
-		table := pgx.Identifier{next.Checkpoint()}.Sanitize()
-		if _, err := tx.Exec(ctx, fmt.Sprintf(sqlCreateLike, table, pgx.Identifier{serving.Checkpoint}.Sanitize())); err != nil {
-			return fmt.Errorf("create %s: %w", table, err)
-		}
-		if options != "" {
-			if _, err := tx.Exec(ctx, fmt.Sprintf(sqlSetOptions, table, options)); err != nil {
-				return fmt.Errorf("set the options of %s: %w", table, err)
-			}
-		}
-		_, _, err = r.lease(ctx, tx, next.Checkpoint())
-		return err
-	})
-}
-
-// querier is a pool or a transaction.
-type querier interface {
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-}
-
-// lease takes or renews the lease of a checkpoint, made when missing. A lease that another holds is a *RebuildingError.
-func (r *rebuild) lease(ctx context.Context, db querier, checkpoint string) (at eventstore.Token, epoch int64, err error) {
-	var eventID, logID *uuid.UUID
-	err = db.QueryRow(ctx, sqlLease, checkpoint, 0, 1, r.owner, rebuildLease.Seconds()).
-		Scan(&at.Position, &eventID, &logID, &at.Epoch, &epoch)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return at, 0, &RebuildingError{Checkpoint: checkpoint}
-	}
-	if err != nil {
-		return at, 0, fmt.Errorf("take the lease of %s: %w", checkpoint, err)
-	}
-	if eventID != nil && logID != nil {
-		at.EventID, at.LogID = *eventID, *logID
-	}
-	return at, epoch, nil
-}
-
-// fillAndSwitch brings a generation near the head, and then makes it serve.
-func (r *rebuild) fillAndSwitch(ctx context.Context, p Projection, from servingTable) error {
-	if p.Checkpoint() == from.Checkpoint {
-		return fmt.Errorf("%s serves already", from.Checkpoint)
-	}
-	at, epoch, err := r.lease(ctx, r.pool, p.Checkpoint())
-	if err != nil {
-		return err
-	}
-	if at.Position > 0 {
-		if err := r.store.CheckToken(ctx, at); err != nil {
-			return fmt.Errorf("go on with %s: %w", p.Checkpoint(), err)
-		}
-	}
-	at, err = r.fill(ctx, p, at, epoch)
-	if err != nil {
-		return fmt.Errorf("fill %s: %w", p.Checkpoint(), err)
-	}
-	for {
-		err := r.switchTo(ctx, p, at, epoch, from)
-		var pgErr *pgconn.PgError
-		if errors.As(err, &pgErr) && (pgErr.Code == "55P03" || pgErr.Code == "40P01") && ctx.Err() == nil {
-			continue // a reader or the server's consumer was in the way: lock_timeout or deadlock, both of which pass
-		}
-		if err != nil {
-			return fmt.Errorf("switch %s to %s: %w", p.Name, p.Checkpoint(), err)
-		}
-		return nil
-	}
-}
-
-// fill takes the log page by page, reading the next page while one is applied, until little is left.
-func (r *rebuild) fill(ctx context.Context, p Projection, at eventstore.Token, epoch int64) (eventstore.Token, error) {
-	head, err := r.store.Head(ctx)
-	if err != nil {
-		return at, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	pages, failed := r.pages(ctx, p, at.Position)
-	for page := range pages {
-		token := eventstore.Token{LogID: head.LogID, Epoch: head.Epoch, Position: page.ScannedTo}
-		if token.EventID, err = r.eventID(ctx, page); err != nil {
-			return at, err
-		}
-		err := pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, sqlAsyncCommit); err != nil {
-				return err
-			}
-			if err := p.Apply(ctx, tx, page.Events); err != nil {
-				return err
-			}
-			return r.moveCheckpoint(ctx, tx, p.Checkpoint(), token, epoch)
-		})
-		if err != nil {
-			return at, err
-		}
-		at = token
-		r.progress(at.Position, page.Head)
-	}
-	return at, <-failed
-}
-
-// pages reads the log until it is near the head, several pages to a batch. The error is ready when the batches are closed.
-func (r *rebuild) pages(ctx context.Context, p Projection, after int64) (<-chan eventstore.Page, <-chan error) {
-	batches, failed := make(chan eventstore.Page, 1), make(chan error, 1)
-	go func() {
-		defer close(batches)
-		for {
-			batch, err := r.batch(ctx, p, after)
-			if err != nil {
-				failed <- err
-				return
-			}
-			if batch.ScannedTo > after {
-				select {
-				case batches <- batch:
-				case <-ctx.Done():
-					failed <- ctx.Err()
-					return
-				}
-			}
-			after = max(after, batch.ScannedTo)
-			if after >= batch.Head-rebuildPage {
-				failed <- nil
-				return
-			}
-		}
-	}()
-	return batches, failed
-}
-
-// batch joins pages.
-func (r *rebuild) batch(ctx context.Context, p Projection, after int64) (eventstore.Page, error) {
-	batch := eventstore.Page{Events: make([]eventstore.Event, 0, rebuildBatch), ScannedTo: after}
-	for len(batch.Events) <= rebuildBatch-rebuildPage {
-		page, err := r.store.ReadLog(ctx, eventstore.LogQuery{After: batch.ScannedTo, Types: p.Types, Limit: rebuildPage})
-		if err != nil {
-			return batch, err
-		}
-		batch.Events, batch.Head = append(batch.Events, page.Events...), page.Head
-		if page.ScannedTo <= batch.ScannedTo {
-			break
-		}
-		batch.ScannedTo = page.ScannedTo
-	}
-	return batch, nil
-}
-
-// eventID is the id of the event at the position up to which a page looked.
-func (r *rebuild) eventID(ctx context.Context, page eventstore.Page) (uuid.UUID, error) {
-	if n := len(page.Events); n > 0 && page.Events[n-1].Position == page.ScannedTo {
-		return page.Events[n-1].ID, nil
-	}
-	e, found, err := r.store.EventAt(ctx, page.ScannedTo)
-	if err != nil {
-		return uuid.Nil, err
-	}
-	if !found {
-		return uuid.Nil, &eventstore.DivergedError{Position: page.ScannedTo, Reason: "the log has no such event any more"}
-	}
-	return e.ID, nil
-}
-
-func (r *rebuild) moveCheckpoint(ctx context.Context, tx pgx.Tx, checkpoint string, at eventstore.Token, epoch int64) error {
-	tag, err := tx.Exec(ctx, sqlMoveCheckpoint, checkpoint, 0, at.Position, at.EventID, at.LogID, at.Epoch, epoch, rebuildLease.Seconds())
-	if err != nil {
-		return fmt.Errorf("move checkpoint %s: %w", checkpoint, err)
-	}
-	if tag.RowsAffected() == 0 {
-		return &RebuildingError{Checkpoint: checkpoint}
-	}
-	return nil
 }

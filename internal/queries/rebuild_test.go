@@ -2,10 +2,11 @@ package queries_test
 
 import (
 	"context"
-	"errors"
+	"strings"
 	"sync"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
@@ -35,6 +36,41 @@ func (b *bundle) spoil(t testing.TB) {
 	require.NoError(t, err)
 }
 
+// rebuild fills a table, and nothing may go wrong with that.
+func (b *bundle) rebuild(t testing.TB, p queries.Projection, cfg queries.RebuildConfig) queries.Filled {
+	t.Helper()
+	filled, err := queries.Rebuild(deadline(t), b.pool, b.store, p, cfg)
+	require.NoError(t, err)
+	return filled
+}
+
+// checkpoints are how far each is, by name; that of several shards is the hindmost.
+func (b *bundle) checkpoints(t testing.TB) map[string]int64 {
+	t.Helper()
+	rows, err := b.pool.Query(t.Context(), `select name, min(position) from checkpoints group by name`)
+	require.NoError(t, err)
+	found := map[string]int64{}
+	var name string
+	var position int64
+	_, err = pgx.ForEachRow(rows, []any{&name, &position}, func() error { found[name] = position; return nil })
+	require.NoError(t, err)
+	return found
+}
+
+// states are what the view's tables are, by name.
+func (b *bundle) states(t testing.TB) map[string]string {
+	t.Helper()
+	tables, err := queries.ListTables(t.Context(), b.pool)
+	require.NoError(t, err)
+	states := map[string]string{}
+	for _, table := range tables {
+		if table.View == "tally" {
+			states[table.Name] = table.State
+		}
+	}
+	return states
+}
+
 func TestRebuildWithoutServer(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -44,26 +80,66 @@ func TestRebuildWithoutServer(t *testing.T) {
 	b.append(t, "other-1", unrelated{})
 	b.project(t, b.tally)
 	b.spoil(t)
-	var done, head int64
-	require.NoError(t, queries.Rebuild(deadline(t), b.pool, b.store, b.tally, func(d, h int64) { done, head = d, h }))
-	require.EqualValues(t, 61, done)
-	require.EqualValues(t, 61, head)
+	var last queries.RebuildProgress
+	filled := b.rebuild(t, b.tally, queries.RebuildConfig{Workers: 3, Progress: func(p queries.RebuildProgress) { last = p }})
+	require.Equal(t, queries.Filled{View: "tally", Checkpoint: "tally_v1_2", Position: 61, Events: 30, Workers: 3}, filled)
+	require.EqualValues(t, 61, last.Head)
+	require.Equal(t, "tally_v1", b.servingTable(t), "nothing is switched unless asked for")
+	require.Equal(t, b.replay(t, 0), b.rows(t, "tally_v1_2"))
+	require.Equal(t, map[string]int64{"tally_v1": 61, "tally_v1_2": 61}, b.checkpoints(t))
+
+	b.append(t, "tally-000", counted{By: 1})
+	b.project(t, b.tally)
+	switched, err := queries.Switch(deadline(t), b.pool, b.store, b.tally, 0, queries.RebuildConfig{})
+	require.NoError(t, err)
+	require.Equal(t, "tally_v1", switched.Replaced)
+	require.EqualValues(t, 1, switched.Events, "the switch brings the rest over")
 	require.Equal(t, "tally_v1_2", b.servingTable(t))
 	require.Equal(t, b.replay(t, 0), b.rows(t, "tally"))
-	require.Equal(t, []string{"tally_v1", "tally_v1_2"}, b.tables(t), "the replaced table stays")
-
-	var fill string
-	require.NoError(t, b.pool.QueryRow(t.Context(), `select reloptions[1] from pg_class where relname = 'tally_v1_2'`).Scan(&fill))
-	require.Equal(t, "fillfactor=60", fill)
 
 	b.append(t, "tally-000", counted{By: 1})
 	b.project(t, b.tally.At(2))
-	require.NoError(t, queries.Rebuild(deadline(t), b.pool, b.store, b.tally, nil))
+	require.Equal(t, "tally_v1_3", b.rebuild(t, b.tally, queries.RebuildConfig{Switch: true}).Checkpoint)
 	require.Equal(t, b.replay(t, 0), b.rows(t, "tally"))
-	require.Equal(t, []string{"tally_v1_2", "tally_v1_3"}, b.tables(t), "the one before the replaced is dropped")
+	require.Equal(t, []string{"tally_v1", "tally_v1_2", "tally_v1_3"}, b.tables(t), "all are kept until they are dropped by name")
 }
 
-// Events arrive and readers wait for them while views are rebuilt and reverted under a running server.
+// What serves after a rebuild is made as what served before: indexes, storage options, and who may use it.
+func TestRebuiltTableIsMadeLikeTheServingOne(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	role := "reader_" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	for _, sql := range []string{
+		`create unique index on tally_v1 (id desc) where count > 0`,
+		`create index on tally_v1 using gin (tags)`,
+		`create role ` + role, `grant select, update on tally_v1 to ` + role,
+	} {
+		_, err := b.pool.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+	t.Cleanup(func() {
+		_, err := b.pool.Exec(context.WithoutCancel(t.Context()), `drop owned by `+role+`; drop role `+role)
+		require.NoError(t, err)
+	})
+	made := func(table string) (how []string) {
+		rows, err := b.pool.Query(t.Context(), `
+			select regexp_replace(indexdef, '^(CREATE (?:UNIQUE )?INDEX) .* USING', '\1') from pg_indexes where tablename = $1
+			union all select option from pg_class, unnest(reloptions) option where relname = $1
+			union all select grantee || ' may ' || privilege_type from information_schema.table_privileges
+			where table_name = $1 and grantee = $2 order by 1`, table, role)
+		require.NoError(t, err)
+		how, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(t, err)
+		return how
+	}
+	b.append(t, "tally-a", counted{By: 1})
+	b.project(t, b.tally)
+	b.rebuild(t, b.tally, queries.RebuildConfig{})
+	require.Len(t, made("tally_v1"), 7)
+	require.Equal(t, made("tally_v1"), made("tally_v1_2"))
+}
+
+// Events arrive and readers wait for them while views are rebuilt and rolled back under a running server.
 func TestRebuildBesideServer(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -88,23 +164,37 @@ func TestRebuildBesideServer(t *testing.T) {
 			}
 		})
 	}
-	require.NoError(t, queries.Rebuild(deadline(t), b.pool, b.store, b.tally, nil))
-	require.NoError(t, queries.Rebuild(deadline(t), b.pool, b.store, b.tally, nil))
-	require.NoError(t, queries.Revert(deadline(t), b.pool, b.store, b.tally, nil))
+	b.rebuild(t, b.tally, queries.RebuildConfig{Switch: true, Workers: 2})
+	b.rebuild(t, b.tally, queries.RebuildConfig{Workers: 2})
+	_, err := queries.Switch(deadline(t), b.pool, b.store, b.tally, 3, queries.RebuildConfig{})
+	require.NoError(t, err)
+	back, err := queries.Rollback(deadline(t), b.pool, b.store, b.tally, queries.RebuildConfig{})
+	require.NoError(t, err)
+	require.Equal(t, "tally_v1_2", back.Checkpoint)
 	stop()
 	writers.Wait()
 	last := b.append(t, "tally-000", counted{By: 1})
 	require.NoError(t, progress.Wait(deadline(t), "tally", last))
 	require.Equal(t, "tally_v1_2", b.servingTable(t))
 	require.Equal(t, b.replay(t, 0), b.rows(t, "tally"))
+
+	forth, err := queries.Rollback(deadline(t), b.pool, b.store, b.tally, queries.RebuildConfig{})
+	require.NoError(t, err)
+	require.Equal(t, "tally_v1_3", forth.Checkpoint, "a second rollback takes back the first")
+	require.Equal(t, b.replay(t, 0), b.rows(t, "tally"))
 }
 
-// A rebuild that fails leaves what was.
-func TestRebuildFails(t *testing.T) {
+// A fill that comes to an event it cannot apply names it, keeps what it has, and goes on when the code is mended.
+func TestRebuildStopsAtPoisonAndGoesOn(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.append(t, "tally-a", counted{By: 1}, noted{Note: "x"})
+	for i := range 20 {
+		b.append(t, streamName(i%5), counted{By: 1})
+	}
+	poison := b.append(t, "tally-bad", noted{Note: "x"})
+	b.append(t, "tally-bad", counted{By: 1})
 	b.project(t, b.tally)
+	before := b.rows(t, "tally")
 	view := tallyView()
 	view.Evolve = func(row tally, e eventstore.Event, p eventstore.Payload) tally {
 		if _, isNote := p.(noted); isNote {
@@ -114,30 +204,175 @@ func TestRebuildFails(t *testing.T) {
 	}
 	p, err := view.Projection(b.registry)
 	require.NoError(t, err)
-	require.ErrorContains(t, queries.Rebuild(deadline(t), b.pool, b.store, p, nil), "no notes")
-	require.Equal(t, []string{"tally_v1"}, b.tables(t))
+	_, err = queries.Rebuild(deadline(t), b.pool, b.store, p, queries.RebuildConfig{Workers: 2, Switch: true})
+	var stopped *queries.PoisonError
+	require.ErrorAs(t, err, &stopped)
+	require.ErrorContains(t, err, "no notes")
+	require.Equal(t, poison.Position, stopped.Position)
+	require.Equal(t, "tally-bad", stopped.Stream)
+	require.Equal(t, "tally.noted", stopped.Type)
 	require.Equal(t, "tally_v1", b.servingTable(t))
-	require.Error(t, queries.Revert(deadline(t), b.pool, b.store, b.tally, nil), "there is nothing to go back to")
+	require.Equal(t, before, b.rows(t, "tally"))
+	require.Contains(t, b.checkpoints(t), "tally_v1_2.fill")
 
+	_, err = queries.Rollback(deadline(t), b.pool, b.store, b.tally, queries.RebuildConfig{})
+	var none *queries.NoTableError
+	require.ErrorAs(t, err, &none, "nothing was replaced")
+	filled, err := queries.Rebuild(deadline(t), b.pool, b.store, b.tally, queries.RebuildConfig{Workers: 1})
+	require.NoError(t, err)
+	require.Equal(t, b.replay(t, 0), b.rows(t, filled.Checkpoint))
+}
+
+func TestRebuildOfWhatIsNotThere(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var none *queries.NoTableError
+	_, err := queries.Rollback(deadline(t), b.pool, b.store, b.tally, queries.RebuildConfig{})
+	require.ErrorAs(t, err, &none, "there is nothing to go back to")
+	_, err = queries.Switch(deadline(t), b.pool, b.store, b.tally, 0, queries.RebuildConfig{})
+	require.ErrorAs(t, err, &none)
+	_, err = queries.Switch(deadline(t), b.pool, b.store, b.tally, 7, queries.RebuildConfig{})
+	require.ErrorContains(t, err, "tally_v1_7")
 	var unknown *queries.UnknownProjectionError
+	p := b.tally
 	p.Name = "telly"
-	require.ErrorAs(t, queries.Rebuild(deadline(t), b.pool, b.store, p, nil), &unknown)
+	_, err = queries.Rebuild(deadline(t), b.pool, b.store, p, queries.RebuildConfig{})
+	require.ErrorAs(t, err, &unknown)
 	p.Name, p.Version = "tally", 9
-	require.ErrorContains(t, queries.Rebuild(deadline(t), b.pool, b.store, p, nil), "migrate first")
+	_, err = queries.Rebuild(deadline(t), b.pool, b.store, p, queries.RebuildConfig{})
+	require.ErrorContains(t, err, "migrate first")
+	require.Equal(t, "tally_v1_2", b.rebuild(t, b.tally, queries.RebuildConfig{Switch: true}).Checkpoint, "an empty log is no hindrance")
 }
 
 func TestRebuildOneAtATime(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.append(t, "tally-a", counted{By: 1})
-	var second error
-	require.NoError(t, queries.Rebuild(deadline(t), b.pool, b.store, b.tally, func(int64, int64) {
-		second = errors.Join(second, queries.Rebuild(deadline(t), b.pool, b.store, b.tally, nil))
-	}))
-	var busy *queries.RebuildingError
-	require.ErrorAs(t, second, &busy)
-	require.Equal(t, "tally_v1_2", busy.Checkpoint)
-	require.Equal(t, b.replay(t, 0), b.rows(t, "tally"))
+	var others []error
+	b.rebuild(t, b.tally, queries.RebuildConfig{Progress: func(queries.RebuildProgress) {
+		_, err := queries.Rebuild(deadline(t), b.pool, b.store, b.tally, queries.RebuildConfig{})
+		others = append(others, err)
+		_, err = queries.Switch(deadline(t), b.pool, b.store, b.tally, 2, queries.RebuildConfig{})
+		others = append(others, err)
+		var used *queries.InUseError
+		require.ErrorAs(t, queries.Drop(deadline(t), b.pool, "tally_v1_2"), &used)
+	}})
+	require.NotEmpty(t, others)
+	for _, err := range others {
+		var busy *queries.RebuildingError
+		require.ErrorAs(t, err, &busy)
+		require.Equal(t, "tally_v1_2", busy.Checkpoint)
+	}
+	require.Equal(t, b.replay(t, 0), b.rows(t, "tally_v1_2"))
+}
+
+// A fill that is stopped at any batch goes on where each worker was, with as many workers as it had, and applies no event
+// twice: counts would show it.
+func TestRebuildGoesOnAfterAnInterruption(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for i := range 200 {
+		b.append(t, streamName(i%13), counted{By: i, Tag: "x"}, unrelated{})
+	}
+	b.project(t, b.tally)
+	var interruptions, applied int
+	for {
+		ctx, stop := context.WithCancel(deadline(t))
+		batches := 0
+		filled, err := queries.Rebuild(ctx, b.pool, b.store, b.tally, queries.RebuildConfig{
+			Workers: 2 + interruptions, Batch: 16,
+			Progress: func(queries.RebuildProgress) {
+				if batches++; batches == 3 {
+					stop()
+				}
+			},
+		})
+		stop()
+		applied += int(filled.Events)
+		if err == nil {
+			require.True(t, filled.Resumed)
+			require.Equal(t, 2, filled.Workers, "as many as it began with")
+			break
+		}
+		require.ErrorIs(t, err, context.Canceled)
+		interruptions++
+		require.Equal(t, queries.TableHalfFilled, b.states(t)["tally_v1_2"])
+	}
+	require.Greater(t, interruptions, 2)
+	require.Equal(t, 200, applied)
+	require.Equal(t, b.replay(t, 0), b.rows(t, "tally_v1_2"))
+	require.Equal(t, []string{"tally_v1", "tally_v1_2"}, b.tables(t))
+}
+
+// A process that was killed leaves its leases behind, and a server's consumer must not take the half full table meanwhile.
+func TestRebuildThatLostItsLeaseWritesNothingMore(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for i := range 100 {
+		b.append(t, streamName(i%13), counted{By: i})
+	}
+	b.project(t, b.tally)
+	took := false
+	_, err := queries.Rebuild(deadline(t), b.pool, b.store, b.tally, queries.RebuildConfig{Workers: 2, Batch: 8, Progress: func(queries.RebuildProgress) {
+		if took {
+			return
+		}
+		took = true // as if this process had slept for longer than the lease
+		_, err := b.pool.Exec(t.Context(), `update checkpoints set lease_until = now() - interval '1 s' where name = 'tally_v1_2.fill'`)
+		require.NoError(t, err)
+		b.rebuild(t, b.tally, queries.RebuildConfig{})
+	}})
+	var lost *queries.RebuildingError
+	require.ErrorAs(t, err, &lost)
+	require.Equal(t, b.replay(t, 0), b.rows(t, "tally_v1_2"))
+	require.Equal(t, map[string]int64{"tally_v1": 100, "tally_v1_2": 100}, b.checkpoints(t))
+}
+
+// A rebuild can change how many shards a table has.
+func TestRebuildChangesShards(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for i := range 50 {
+		b.append(t, streamName(i%13), counted{By: i})
+	}
+	b.project(t, b.tally)
+	sharded := b.tally
+	sharded.Shards = 3
+	b.rebuild(t, sharded, queries.RebuildConfig{Switch: true, Workers: 2})
+	var rows, shards, free int
+	require.NoError(t, b.pool.QueryRow(t.Context(), `select count(*), max(shards), count(*) filter (where lease_owner is null)
+		from checkpoints where name = 'tally_v1_2' and position = 50`).Scan(&rows, &shards, &free))
+	require.Equal(t, []int{3, 3, 3}, []int{rows, shards, free})
+
+	// The shards do not stand at one position when the table is replaced; the way back takes each from where it is.
+	for shard := range 3 {
+		_, err := b.pool.Exec(t.Context(), `update checkpoints set position = $1 where name = 'tally_v1_2' and shard = $2`, 50-shard, shard)
+		require.NoError(t, err)
+	}
+	_, err := queries.Rollback(deadline(t), b.pool, b.store, b.tally, queries.RebuildConfig{})
+	require.NoError(t, err)
+	require.Equal(t, "tally_v1", b.servingTable(t))
+	require.EqualValues(t, 50, b.checkpoints(t)["tally_v1"])
+}
+
+func TestDrop(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.append(t, "tally-a", counted{By: 1})
+	b.project(t, b.tally)
+	b.rebuild(t, b.tally, queries.RebuildConfig{Switch: true})
+	var used *queries.InUseError
+	require.ErrorAs(t, queries.Drop(t.Context(), b.pool, "tally_v1_2"), &used, "it serves")
+	var none *queries.NoTableError
+	for _, name := range []string{"tally", "tally_v1_9", "events", "cart_v1; drop table events"} {
+		require.ErrorAs(t, queries.Drop(t.Context(), b.pool, name), &none, name)
+	}
+	require.Equal(t, map[string]string{"tally_v1": queries.TableKept, "tally_v1_2": queries.TableServing}, b.states(t))
+	require.NoError(t, queries.Drop(t.Context(), b.pool, "tally_v1"))
+	require.Equal(t, []string{"tally_v1_2"}, b.tables(t))
+	require.NotContains(t, b.checkpoints(t), "tally_v1")
+	_, err := queries.Rollback(deadline(t), b.pool, b.store, b.tally, queries.RebuildConfig{})
+	require.ErrorAs(t, err, &none)
 }
 
 // A new shape: its migration made the table, the rebuild fills it and switches; the old program's projection goes back.
@@ -147,6 +382,36 @@ func TestRebuildOfAnotherVersion(t *testing.T) {
 	b.append(t, "tally-a", counted{By: 3})
 	b.append(t, "tally-b", counted{By: 4})
 	b.project(t, b.tally)
+	v2 := b.doubled(t)
+	b.project(t, v2) // a server of the new program has begun
+	b.append(t, "tally-c", counted{By: 5})
+	_, err := b.pool.Exec(t.Context(), `update checkpoints set lease_owner = 'server', lease_until = now() + interval '1 h' where name = 'tally_v2'`)
+	require.NoError(t, err)
+	filled := b.rebuild(t, v2, queries.RebuildConfig{})
+	require.Equal(t, queries.Filled{View: "tally", Checkpoint: "tally_v2", Position: 3, Events: 1, Workers: filled.Workers}, filled)
+	require.Equal(t, "tally_v1", b.servingTable(t))
+	b.project(t, v2) // it is the servers' again
+
+	_, err = queries.Switch(deadline(t), b.pool, b.store, v2, 0, queries.RebuildConfig{})
+	require.NoError(t, err)
+	require.Equal(t, "tally_v2", b.servingTable(t))
+	var sum int
+	require.NoError(t, b.pool.QueryRow(t.Context(), `select sum(twice) from tally`).Scan(&sum))
+	require.Equal(t, 24, sum)
+	_, err = queries.Rollback(deadline(t), b.pool, b.store, v2, queries.RebuildConfig{})
+	require.ErrorContains(t, err, "roll back by the program that has it")
+
+	b.append(t, "tally-a", counted{By: 1})
+	b.project(t, v2)
+	_, err = queries.Rollback(deadline(t), b.pool, b.store, b.tally, queries.RebuildConfig{})
+	require.NoError(t, err)
+	require.Equal(t, "tally_v1", b.servingTable(t))
+	require.Equal(t, b.replay(t, 0), b.rows(t, "tally"))
+}
+
+// doubled is a second version of the view, with its table.
+func (b *bundle) doubled(t testing.TB) queries.Projection {
+	t.Helper()
 	_, err := b.pool.Exec(t.Context(), `create table tally_v2 (id text collate "C" primary key, twice bigint not null)`)
 	require.NoError(t, err)
 	type doubled struct {
@@ -160,15 +425,5 @@ func TestRebuildOfAnotherVersion(t *testing.T) {
 		},
 	}.Projection(b.registry)
 	require.NoError(t, err)
-	require.NoError(t, queries.Rebuild(deadline(t), b.pool, b.store, v2, nil))
-	require.Equal(t, "tally_v2", b.servingTable(t))
-	var sum int
-	require.NoError(t, b.pool.QueryRow(t.Context(), `select sum(twice) from tally`).Scan(&sum))
-	require.Equal(t, 14, sum)
-
-	b.append(t, "tally-a", counted{By: 1})
-	b.project(t, v2)
-	require.NoError(t, queries.Revert(deadline(t), b.pool, b.store, b.tally, nil))
-	require.Equal(t, "tally_v1", b.servingTable(t))
-	require.Equal(t, b.replay(t, 0), b.rows(t, "tally"))
+	return v2
 }

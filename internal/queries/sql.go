@@ -53,61 +53,128 @@ select v.version, v.generation, v.table_name,
                    and t.tablename ~ ('^' || v.name || '_v' || $2::int::text || '(_[0-9]+)?$')), 0) as newest
 from views v where v.name = $1`
 
-// sqlPrevious is the newest generation of a version but for the serving one.
-const sqlPrevious = `
-select coalesce(substring(t.tablename from '_v[0-9]+_([0-9]+)$')::int, 1) as generation from pg_tables t
-where t.schemaname = current_schema() and t.tablename ~ ('^' || $1::text || '_v' || $2::int::text || '(_[0-9]+)?$')
-  and coalesce(substring(t.tablename from '_v[0-9]+_([0-9]+)$')::int, 1) <> $3
+// A table's generation, from its name.
+const sqlGeneration = `coalesce(substring(t.tablename from '_v[0-9]+_([0-9]+)$')::int, 1)`
+
+// sqlTables is a view's tables of one version: the view is $1, the version $2.
+const sqlTables = ` from pg_tables t where t.schemaname = current_schema()
+  and t.tablename ~ ('^' || $1::text || '_v' || $2::int::text || '(_[0-9]+)?$')`
+
+const (
+	// sqlNotServing is the newest generation of a version that is not table $3; with $4 above 0, that generation.
+	sqlNotServing = `select ` + sqlGeneration + ` as generation` + sqlTables + `
+  and t.tablename <> $3 and ($4::int = 0 or ` + sqlGeneration + ` = $4::int)
 order by generation desc limit 1`
 
-// sqlOtherGenerations are those of a version that are neither $3 nor $4.
-const sqlOtherGenerations = `
-select coalesce(substring(t.tablename from '_v[0-9]+_([0-9]+)$')::int, 1) from pg_tables t
-where t.schemaname = current_schema() and t.tablename ~ ('^' || $1::text || '_v' || $2::int::text || '(_[0-9]+)?$')
-  and coalesce(substring(t.tablename from '_v[0-9]+_([0-9]+)$')::int, 1) not in ($3::int, $4::int)`
+	// sqlHalfFull is a generation of a version that an earlier rebuild has begun to fill.
+	sqlHalfFull = `select ` + sqlGeneration + ` as generation` + sqlTables + `
+  and exists (select from checkpoints c where c.name = t.tablename || '.fill')
+order by generation desc limit 1`
+
+	// sqlPrevious is the table that the serving one, $3, replaced, and its generation: 0 when it is of another version than
+	// $2.
+	sqlPrevious = `
+select v.previous, coalesce((select ` + sqlGeneration + sqlTables + ` and t.tablename = v.previous), 0)
+from views v where v.name = $1 and v.previous <> $3 and to_regclass(quote_ident(v.previous)) is not null`
+)
 
 const (
 	// sqlLockView keeps others from switching the view, and says which table serves.
 	sqlLockView = `select table_name from views where name = $1 for update`
 
-	// sqlBusyRebuild finds a rebuild of the view that is alive.
+	// sqlBusyRebuild finds a table of the view that a rebuild which is alive fills.
 	sqlBusyRebuild = `
-select name from checkpoints
-where name ~ ('^' || $1::text || '_v[0-9]+(_[0-9]+)?$') and lease_owner like 'rebuild %' and lease_until > clock_timestamp()`
+select regexp_replace(name, '[.]fill$', '') from checkpoints
+where name ~ ('^' || $1::text || '_v[0-9]+(_[0-9]+)?([.]fill)?$')
+  and lease_owner like 'rebuild %' and lease_until > clock_timestamp() limit 1`
 
 	// sqlTableOptions gives a table's storage options, which LIKE does not copy, as they are written.
 	sqlTableOptions = `select coalesce(array_to_string(reloptions, ', '), '') from pg_class where oid = to_regclass(quote_ident($1))`
 
-	sqlCreateLike     = `create table %[1]s (like %[2]s including all)`
+	// sqlIndexes lists a table's indexes: the definition, that of the constraint it stands for if any, and whether it keeps
+	// rows unique. Two indexes are alike when what comes after USING is.
+	sqlIndexes = `
+select pg_get_indexdef(i.indexrelid), coalesce(pg_get_constraintdef(c.oid), ''), i.indisunique or c.oid is not null
+from pg_index i left join pg_constraint c on c.conindid = i.indexrelid and c.contype in ('p', 'u', 'x')
+where i.indrelid = to_regclass(quote_ident($1)) order by i.indisprimary desc, i.indexrelid`
+
+	sqlCreateLike     = `create table %[1]s (like %[2]s including all excluding indexes)`
+	sqlAddConstraint  = `alter table %[1]s add %[2]s`
+	sqlCreateIndex    = `create %[3]sindex on %[1]s using %[2]s`
+	sqlAnalyze        = `analyze %[1]s`
 	sqlSetOptions     = `alter table %[1]s set (%[2]s)`
 	sqlDropTable      = `drop table if exists %[1]s`
-	sqlDropCheckpoint = `delete from checkpoints where name = $1`
+	sqlDropCheckpoint = `delete from checkpoints where name in ($1, $1 || '.fill')`
 	sqlReplaceView    = `create or replace view %[1]s as select * from %[2]s`
 	sqlRemakeView     = `drop view %[1]s; create view %[1]s as select * from %[2]s`
-	sqlServe          = `update views set version = $2, generation = $3 where name = $1`
+	sqlServe          = `update views set previous = table_name, version = $2, generation = $3 where name = $1`
 
 	// A projection is replayed from the log, so that it may lose its last moments in a crash.
 	sqlAsyncCommit = `set local synchronous_commit = off`
 	sqlLockTimeout = `set local lock_timeout = '2s'`
 )
 
-// sqlLease takes shard $2 of $3 of checkpoint $1 for owner $4 for $5 seconds, made when missing, unless another holds it.
-// A retired one is free for the taking: its generation does not serve.
-const sqlLease = `
-insert into checkpoints as c (name, shard, shards, lease_owner, lease_epoch, lease_until)
-values ($1, $2, $3, $4, 1, clock_timestamp() + make_interval(secs => $5))
-on conflict (name, shard) do update
-set lease_owner = excluded.lease_owner, lease_until = excluded.lease_until, updated_at = clock_timestamp(),
-    lease_epoch = c.lease_epoch + case when c.lease_owner = excluded.lease_owner then 0 else 1 end
-where c.lease_owner is null or c.lease_owner in (excluded.lease_owner, 'retired') or c.lease_until < clock_timestamp()
-returning position, event_id, log_id, log_epoch, lease_epoch`
+// The checkpoints of a table that is being filled; see fillSuffix.
+const (
+	// sqlMarkFilling holds all rows of checkpoint $1, made when there is none, so that no consumer takes them.
+	sqlMarkFilling = `
+with held as (
+    update checkpoints set lease_owner = 'filling', lease_until = 'infinity', lease_epoch = lease_epoch + 1,
+           updated_at = clock_timestamp()
+    where name = $1 returning name
+)
+insert into checkpoints (name, lease_owner, lease_until, lease_epoch)
+select $1, 'filling', 'infinity', 1 where not exists (select from held)`
 
-// sqlMoveCheckpoint moves shard $2 of checkpoint $1 and renews its lease for $8 seconds. It matches no row when the lease
-// was lost.
-const sqlMoveCheckpoint = `
+	sqlLockCheckpoints = `
+select shard, position, event_id, log_id, log_epoch, lease_epoch from checkpoints where name = $1 order by shard for update`
+
+	// sqlClaimWorker takes a worker's checkpoint: name, shard, shards, position, event id, log id, log epoch, owner, lease
+	// epoch, seconds.
+	sqlClaimWorker = `
+insert into checkpoints (name, shard, shards, position, event_id, log_id, log_epoch, lease_owner, lease_epoch, lease_until)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, clock_timestamp() + make_interval(secs => $10))
+on conflict (name, shard) do update
+set lease_owner = excluded.lease_owner, lease_epoch = excluded.lease_epoch, lease_until = excluded.lease_until,
+    updated_at = clock_timestamp()`
+
+	// sqlMoveWorker moves shard $2 of checkpoint $1 from position $8, and renews its lease for $9 seconds. It matches no row
+	// when the lease was lost.
+	sqlMoveWorker = `
 update checkpoints set position = $3, event_id = $4, log_id = $5, log_epoch = $6, updated_at = clock_timestamp(),
-       lease_until = clock_timestamp() + make_interval(secs => $8)
-where name = $1 and shard = $2 and lease_epoch = $7`
+       lease_until = clock_timestamp() + make_interval(secs => $9)
+where name = $1 and shard = $2 and lease_epoch = $7 and position = $8`
+
+	// sqlRenewFill renews what owner $3 holds of a table's checkpoints, $1 and $2, for $4 seconds.
+	sqlRenewFill = `
+update checkpoints set lease_until = clock_timestamp() + make_interval(secs => $4)
+where name in ($1, $2) and lease_owner = $3`
+
+	sqlFreeFill = `update checkpoints set lease_owner = null, lease_until = '-infinity' where name = $1 and lease_owner = $2`
+
+	// sqlEndFill takes the workers' checkpoints out, which stand at position $3.
+	sqlEndFill = `delete from checkpoints where name = $1 and lease_owner = $2 and position = $3`
+
+	// sqlTakeOut takes a checkpoint's rows out and says their highest lease epoch.
+	sqlTakeOut = `
+with old as (delete from checkpoints where name = $1 returning lease_epoch) select coalesce(max(lease_epoch), 0) from old`
+
+	// sqlPutIn makes the rows of checkpoint $1 in $2 shards: position, event id (zero: none), log id, log epoch, owner
+	// (empty: none), lease epoch, seconds of the lease (less than 0: for good).
+	sqlPutIn = `
+insert into checkpoints (name, shard, shards, position, event_id, log_id, log_epoch, lease_owner, lease_epoch, lease_until)
+select $1, shard, $2, $3, nullif($4, '00000000-0000-0000-0000-000000000000'::uuid),
+       nullif($5, '00000000-0000-0000-0000-000000000000'::uuid), $6, nullif($7, ''), $8,
+       case when $9::float8 < 0 then 'infinity' else clock_timestamp() + make_interval(secs => $9::float8) end
+from generate_series(0, $2 - 1) shard`
+
+	// sqlMoveMain moves all rows of checkpoint $1 to a position: event id, log id, log epoch; then the lease epoch and the
+	// owner who holds them.
+	sqlMoveMain = `
+update checkpoints set position = $2, event_id = nullif($3, '00000000-0000-0000-0000-000000000000'::uuid),
+       log_id = nullif($4, '00000000-0000-0000-0000-000000000000'::uuid), log_epoch = $5, updated_at = clock_timestamp()
+where name = $1 and lease_epoch = $6 and lease_owner = $7`
+)
 
 // sqlRetire takes all shards of a checkpoint from their consumers for good and says how far the foremost had come; 0 when
 // it never ran.
@@ -133,9 +200,61 @@ const (
 	sqlPause = `
 update checkpoints set paused_at = coalesce(paused_at, clock_timestamp()), paused_by = coalesce(paused_by, $2),
        lease_epoch = lease_epoch + 1, lease_owner = null, lease_until = '-infinity', updated_at = clock_timestamp()
-where name = $1 and (lease_owner is null or lease_owner not in ('retired', 'filling') and lease_owner not like 'rebuild %')`
+where name = $1 and (lease_owner is null or lease_owner not in ('retired', 'filling') and name not like '%.fill' and lease_owner not like 'rebuild %')`
 
 	sqlResume = `
 update checkpoints set paused_at = null, paused_by = null, halted_at = null, halt_reason = null, updated_at = clock_timestamp()
 where name = $1 and (paused_at is not null or halted_at is not null)`
+)
+
+// sqlLoad says how many bytes of WAL were written since the cluster was made, and how many seconds old the oldest event is
+// that a serving projection, a policy or a relay has not taken, if somebody is at work on it. Tables that do not serve
+// may be behind.
+const sqlLoad = `
+select (pg_current_wal_lsn() - '0/0')::float8,
+       coalesce(max(extract(epoch from greatest(clock_timestamp() - e.recorded_at, interval '0'))), 0)::float8
+from checkpoints c join events e on e.position = c.position + 1
+where c.lease_until > clock_timestamp() and c.lease_until < 'infinity' and c.lease_owner not like 'rebuild %'
+  and not exists (select from views v where c.name ~ ('^' || v.name || '_v[0-9]+(_[0-9]+)?$') and c.name <> v.table_name)`
+
+// sqlListTables lists all views' tables. The names of half filled ones' checkpoints are those of workers.
+const sqlListTables = `
+select v.name as view, t.tablename as name, substring(t.tablename from '_v([0-9]+)(?:_[0-9]+)?$')::int as version,
+       ` + sqlGeneration + ` as generation,
+       case when t.tablename = v.table_name then 'serving'
+            when f.alive then 'filling'
+            when f.alive is not null then 'half filled'
+            when c.alive then 'up to date'
+            else 'kept' end as state,
+       coalesce(t.tablename = v.previous, false) as previous,
+       coalesce(f.position, c.position, 0) as position, (select coalesce(max(position), 0) from events) as head,
+       greatest(k.reltuples, 0)::bigint as rows, pg_total_relation_size(k.oid) as bytes
+from views v
+join pg_tables t on t.schemaname = current_schema() and t.tablename ~ ('^' || v.name || '_v[0-9]+(_[0-9]+)?$')
+join pg_class k on k.oid = to_regclass(quote_ident(t.tablename))
+cross join lateral (select min(position) as position, bool_or(lease_until > clock_timestamp() and lease_until < 'infinity') as alive
+                    from checkpoints where name = t.tablename) c
+cross join lateral (select min(position) as position, bool_or(lease_until > clock_timestamp()) as alive
+                    from checkpoints where name = t.tablename || '.fill') f
+order by v.name, version, generation`
+
+const (
+	// sqlLockViewOf locks the view that table $1 is of, and says what serves and whether there is that table.
+	sqlLockViewOf = `
+select table_name, to_regclass(quote_ident($1)) is not null from views
+where $1 ~ ('^' || name || '_v[0-9]+(_[0-9]+)?$') for update`
+
+	// sqlAtWork finds somebody who is at work on table $1.
+	sqlAtWork = `
+select lease_owner, max(lease_until) from checkpoints
+where name in ($1, $1 || '.fill') and lease_owner is not null and lease_until > clock_timestamp() and lease_until < 'infinity'
+group by 1 limit 1`
+
+	// sqlGrants lists what others than the owner may do with a table, as the ends of statements.
+	sqlGrants = `
+select a.privilege_type, coalesce(quote_ident(r.rolname), 'public'), a.is_grantable
+from pg_class c cross join lateral aclexplode(c.relacl) a left join pg_roles r on r.oid = a.grantee
+where c.oid = to_regclass(quote_ident($1)) and a.grantee <> c.relowner`
+
+	sqlGrant = `grant %[2]s on %[1]s to %[3]s`
 )

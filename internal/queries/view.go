@@ -55,7 +55,7 @@ func (v View[R]) Projection(registry *eventstore.Registry) (Projection, error) {
 	}
 	return Projection{
 		Name: v.Name, Version: v.Version, Generation: 1, Types: v.Types, Shards: max(1, v.Shards),
-		OnFailure: v.OnFailure, key: f.view.Key, apply: f.apply, forget: f.forget,
+		OnFailure: v.OnFailure, key: f.view.Key, apply: f.apply, forget: f.forget, folded: true, byStream: v.Key == nil,
 	}, nil
 }
 

@@ -5,6 +5,12 @@ alter table checkpoints
     add column paused_at timestamptz,
     add column paused_by text;
 alter table views add column previous text collate "C";
+update views v set previous = (
+    select t.tablename from pg_tables t
+    where t.schemaname = current_schema() and t.tablename <> v.table_name
+      and t.tablename ~ ('^' || v.name || '_v' || v.version::text || '(_[0-9]+)?$')
+    order by length(t.tablename) desc, t.tablename desc limit 1
+);
 
 -- +goose Down
 alter table views drop column previous;

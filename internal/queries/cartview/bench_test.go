@@ -58,6 +58,12 @@ func fillLog(b *testing.B, db *pgx.Conn, registry *eventstore.Registry, n int) {
 
 // BenchmarkReplay fills the view of carts from a log of 200,000 events, reading and decoding included, and switches to it.
 func BenchmarkReplay(b *testing.B) {
+	for _, workers := range []int{1, 2} {
+		b.Run(fmt.Sprintf("workers=%d", workers), func(b *testing.B) { benchmarkReplay(b, workers) })
+	}
+}
+
+func benchmarkReplay(b *testing.B, workers int) {
 	const events = 200_000
 	pool := pgtest.Pool(b)
 	registry, err := eventstore.NewRegistry(cart.Events()...)
@@ -72,7 +78,8 @@ func BenchmarkReplay(b *testing.B) {
 	view, err := cartview.View().Projection(registry)
 	require.NoError(b, err)
 	for b.Loop() {
-		require.NoError(b, queries.Rebuild(b.Context(), pool, store, view, nil))
+		_, err := queries.Rebuild(b.Context(), pool, store, view, queries.RebuildConfig{Workers: workers, Switch: true, MaxWALRate: -1})
+		require.NoError(b, err)
 	}
 	b.ReportMetric(float64(events)*float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }
