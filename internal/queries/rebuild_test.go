@@ -313,7 +313,7 @@ func TestRebuildThatLostItsLeaseWritesNothingMore(t *testing.T) {
 	}
 	b.project(t, b.tally)
 	took := false
-	_, err := queries.Rebuild(deadline(t), b.pool, b.store, b.tally, queries.RebuildConfig{Workers: 2, Batch: 8, Progress: func(queries.RebuildProgress) {
+	_, err := queries.Rebuild(deadline(t), b.pool, b.store, b.tally, queries.RebuildConfig{Workers: 1, Batch: 8, Progress: func(queries.RebuildProgress) {
 		if took {
 			return
 		}
