@@ -31,7 +31,7 @@ clients: ## Try the server with real clients and a browser; needs Node 20; ARGS=
 	go run ./internal/pgtest/nodetest $(ARGS)
 
 .PHONY: release-schema
-release-schema: ## Make the schema as it is the one that `make clients` compares with
+release-schema: ## Make the schemas of GraphQL and of public events as they are those that later ones are compared with
 	sh tools/release-schema.sh
 
 .PHONY: bench
@@ -39,7 +39,7 @@ bench: ## Measure, side by side with pgbench; ARGS="-h" lists the options
 	go run ./cmd/bench $(ARGS)
 
 .PHONY: generate
-generate: ## Generate the GraphQL code and the printed schema
+generate: ## Generate the GraphQL code, the printed schema, and the documents of the public contract
 	sh tools/generate.sh '$(GQLGEN)'
 
 .PHONY: verify

@@ -6,7 +6,10 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
+
+	"github.com/headrace/headrace/internal/outbox"
 )
 
 // Names of brokers.
@@ -19,7 +22,8 @@ const (
 // Brokers says what carries the log and the messages between processes, and how it is reached.
 type Brokers struct {
 	Broker          string   `name:"broker" env:"BROKER" default:"local" help:"What carries the log and the messages: local (each process follows the log by itself), nats or kafka."`
-	EventsTopic     string   `name:"events-topic" env:"EVENTS_TOPIC" placeholder:"TOPIC" help:"Publish each event as a message of its own on this topic, keyed by stream, for other programs. Needs nats or kafka."`
+	PublicTopic     string   `name:"public-topic" env:"PUBLIC_TOPIC" placeholder:"TOPIC" help:"Publish the public events on this topic, for other programs. Needs nats or kafka. Unset: none are published."`
+	PublicSource    string   `name:"public-source" env:"PUBLIC_SOURCE" placeholder:"URI" help:"What the public events name as their source, such as https://shop.example.org. Never change it."`
 	NATSURL         string   `name:"nats-url" env:"NATS_URL" placeholder:"URL" help:"Servers of NATS with JetStream, comma-separated: nats://host:port, or tls://host:port. Default nats://127.0.0.1:4222."`
 	NATSCredentials string   `name:"nats-credentials" env:"NATS_CREDENTIALS" placeholder:"FILE" help:"Credentials file for NATS."`
 	NATSReplicas    int      `name:"nats-replicas" env:"NATS_REPLICAS" placeholder:"N" help:"Copies of each stream in a cluster of NATS, 1 to 5. Unset: 1 when the stream is made, and then what an operator sets."`
@@ -37,17 +41,34 @@ func (b *Brokers) shared() bool { return b.Broker == brokerNATS || b.Broker == b
 func (b *Brokers) Validate() error {
 	switch b.Broker {
 	case "", brokerLocal:
-		if b.EventsTopic != "" {
-			return errors.New("EVENTS_TOPIC (--events-topic) is set, and no other program can read from BROKER=local: give BROKER=nats or kafka")
+		if b.PublicTopic != "" {
+			return errors.New("PUBLIC_TOPIC (--public-topic) is set, and no other program can read from BROKER=local: give BROKER=nats or kafka")
 		}
 		return nil
 	case brokerNATS:
-		return b.validateNATS()
+		return errors.Join(b.validateNATS(), b.validatePublic())
 	case brokerKafka:
-		return b.validateKafka()
+		return errors.Join(b.validateKafka(), b.validatePublic())
 	default:
 		return fmt.Errorf("BROKER (--broker) is %q: give local, nats or kafka", b.Broker)
 	}
+}
+
+// topicName fits both a subject of NATS without wildcards and a topic of Kafka.
+var topicName = regexp.MustCompile(`^[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*$`)
+
+func (b *Brokers) validatePublic() error {
+	if b.PublicTopic == "" {
+		return nil
+	}
+	if !topicName.MatchString(b.PublicTopic) || len(b.PublicTopic) > 200 || b.PublicTopic == outbox.LogTopic {
+		return fmt.Errorf("PUBLIC_TOPIC (--public-topic) is %q: give letters, digits, _ and -, with dots between, such as shop.public, and not %s",
+			b.PublicTopic, outbox.LogTopic)
+	}
+	if u, err := url.Parse(b.PublicSource); err != nil || u.Scheme == "" {
+		return fmt.Errorf("PUBLIC_SOURCE (--public-source) is %q: give an absolute URI that stays the same, such as https://shop.example.org", b.PublicSource)
+	}
+	return nil
 }
 
 func (b *Brokers) validateNATS() error {

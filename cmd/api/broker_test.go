@@ -8,10 +8,10 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/headrace/headrace/internal/natstest"
-	"github.com/headrace/headrace/internal/outbox"
 	"github.com/headrace/headrace/internal/outbox/natsjs"
 	"github.com/headrace/headrace/internal/pgtest"
 )
@@ -90,7 +90,7 @@ func TestAServerStartsWithoutItsBroker(t *testing.T) {
 	t.Parallel()
 	nats := natstest.Start(t)
 	nats.Stop()
-	s := startServer(t, Config{Brokers: Brokers{Broker: brokerNATS, NATSURL: nats.URL, EventsTopic: "shop.events"}})
+	s := startServer(t, Config{Brokers: Brokers{Broker: brokerNATS, NATSURL: nats.URL, PublicTopic: "shop.public", PublicSource: "https://shop.example.org"}})
 	cart := s.open(t)
 	if added := s.add(t, cart, 2); added.Cart == nil || added.Cart.Items[0].Quantity != 2 {
 		t.Fatalf("got %+v", added)
@@ -108,19 +108,24 @@ func TestAServerStartsWithoutItsBroker(t *testing.T) {
 	defer other.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	until(t, "another program to read the first event", func() bool {
-		from, err := other.Subscribe(ctx, "shop.events")
-		if err != nil {
-			t.Fatal(err)
-		}
-		var event outbox.PublicEvent
+	from, err := other.Subscribe(ctx, "shop.public")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The cart was opened and filled, which is nobody else's business; that it ended with an order is.
+	s.checkOut(t, cart)
+	for _, want := range []string{"shop.cart.checked_out.v1", "shop.order.placed.v1"} {
 		select {
 		case msg := <-from:
-			return json.Unmarshal(msg.Payload, &event) == nil && event.Stream == cart && event.Type == "cart.opened" && event.Version == 1
+			var told event.Event
+			if err := json.Unmarshal(msg.Payload, &told); err != nil || told.Type() != want || told.Source() != "https://shop.example.org" {
+				t.Fatalf("want %s, got %s, %v", want, msg.Payload, err)
+			}
+			msg.Ack()
 		case <-ctx.Done():
-			return false
+			t.Fatal("nothing was published")
 		}
-	})
+	}
 }
 
 // What a receiver cannot work on is not the broker's to repeat: it comes again from the outbox, with its count of attempts.
@@ -153,9 +158,13 @@ func TestBrokersAreValidated(t *testing.T) {
 		{Brokers{Broker: "nats"}, ""},
 		{Brokers{Broker: "nats", NATSURL: "nats://a:4222, tls://b:4222", NATSReplicas: 3}, ""},
 		{Brokers{Broker: "kafka", KafkaBrokers: []string{"a:9092"}, KafkaTLS: true, KafkaUser: "u", KafkaPassword: "p"}, ""},
-		{Brokers{Broker: "nats", EventsTopic: "shop.events"}, ""},
+		{Brokers{Broker: "nats", PublicTopic: "shop.public", PublicSource: "urn:shop"}, ""},
 		{Brokers{Broker: "rabbit"}, "BROKER"},
-		{Brokers{EventsTopic: "shop.events"}, "EVENTS_TOPIC"},
+		{Brokers{PublicTopic: "shop.public", PublicSource: "urn:shop"}, "PUBLIC_TOPIC"},
+		{Brokers{Broker: "nats", PublicTopic: "shop.>", PublicSource: "urn:shop"}, "PUBLIC_TOPIC"},
+		{Brokers{Broker: "nats", PublicTopic: "headrace.log", PublicSource: "urn:shop"}, "PUBLIC_TOPIC"},
+		{Brokers{Broker: "nats", PublicTopic: "shop.public"}, "PUBLIC_SOURCE"},
+		{Brokers{Broker: "kafka", KafkaBrokers: []string{"a:9092"}, PublicTopic: "shop.public", PublicSource: "shop"}, "PUBLIC_SOURCE"},
 		{Brokers{Broker: "nats", NATSURL: "http://a"}, "NATS_URL"},
 		{Brokers{Broker: "nats", NATSCredentials: "/does/not/exist"}, "NATS_CREDENTIALS"},
 		{Brokers{Broker: "nats", NATSReplicas: 6}, "NATS_REPLICAS"},

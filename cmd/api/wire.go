@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"github.com/headrace/headrace/internal/commands/checkout"
 	"github.com/headrace/headrace/internal/commands/order"
 	"github.com/headrace/headrace/internal/commands/user"
+	"github.com/headrace/headrace/internal/contract"
 	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/identity"
 	"github.com/headrace/headrace/internal/outbox"
@@ -45,6 +47,12 @@ func newProjections(registry *eventstore.Registry) ([]queries.Projection, error)
 	return []queries.Projection{carts, orders, users, activity}, errors.Join(err1, err2, err3, err4)
 }
 
+// newContract is what other programs are told. A mapping that makes no sense is noticed also where nothing is published.
+func newContract(registry *eventstore.Registry, source string) (*outbox.Contract, error) {
+	source = cmp.Or(source, "urn:unpublished")
+	return outbox.NewContract(registry, outbox.ContractConfig{Source: source, Schemas: contract.Schemas}, contract.Mappings()...)
+}
+
 // wire composes the server: the whole program in one place, and nothing of it runs yet. The log is opened, which
 // close gives up again.
 func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string, log *slog.Logger) (*app, error) {
@@ -53,6 +61,10 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 		return nil, err
 	}
 	projections, err := newProjections(registry)
+	if err != nil {
+		return nil, err
+	}
+	tell, err := newContract(registry, config.PublicSource)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +106,7 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	}
 
 	// Delivering: the log to all that follow it, and messages to those that work on them.
-	logBroker, messages, events, err := openBrokers(config, log)
+	logBroker, messages, public, err := openBrokers(config, log)
 	if err != nil {
 		reads.Close()
 		return nil, errors.Join(err, store.Close(ctx))
@@ -111,10 +123,10 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 		a.takeBack = dispatcher.Return
 	}
 	a.work("relay", outbox.NewRelay(store, logBroker, relay).Run)
-	if events != nil {
-		relay.Each, relay.Topic, relay.Name = true, config.EventsTopic, relay.Name+"_events"
-		a.brokers = append(a.brokers, events)
-		a.work("relay of events", outbox.NewRelay(store, events, relay).Run)
+	if public != nil {
+		relay.Contract, relay.Topic, relay.Name = tell, config.PublicTopic, relay.Name+"_public"
+		a.brokers = append(a.brokers, public)
+		a.work("relay of public events", outbox.NewRelay(store, public, relay).Run)
 	}
 	if verifier != nil {
 		a.work("keys", verifier.Run)
@@ -147,10 +159,9 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	return a, nil
 }
 
-// openBrokers returns what carries the log, the messages, and the events for other programs, which is nil unless they are
-// asked for. All that follow the log trust Postgres, so its carrier may forget what is old; messages are taken out of the
+// openBrokers returns what carries the log, the messages, and the public events, which is nil unless they are asked for. All that follow the log trust Postgres, so its carrier may forget what is old; messages are taken out of the
 // database when they are acknowledged, so theirs may not.
-func openBrokers(config *Config, log *slog.Logger) (ofLog, ofMessages, ofEvents pubSub, err error) {
+func openBrokers(config *Config, log *slog.Logger) (ofLog, ofMessages, ofPublic pubSub, err error) {
 	open := func(group string, fresh, refuse bool, partitions int32) pubSub {
 		if err != nil {
 			return nil
@@ -173,10 +184,10 @@ func openBrokers(config *Config, log *slog.Logger) (ofLog, ofMessages, ofEvents 
 		return outbox.NewLocal(outbox.LocalConfig{}), outbox.NewLocal(outbox.LocalConfig{AwaitAck: true}), nil, nil
 	}
 	ofLog, ofMessages = open("", true, false, 1), open(receiverGroup, false, true, 0)
-	if config.EventsTopic != "" {
-		ofEvents = open("", false, false, 0)
+	if config.PublicTopic != "" {
+		ofPublic = open("", false, false, 0)
 	}
-	return ofLog, ofMessages, ofEvents, err
+	return ofLog, ofMessages, ofPublic, err
 }
 
 // react is what a consumer does with events of payload P, which is all that it is handed.

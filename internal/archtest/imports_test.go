@@ -30,6 +30,8 @@ var rules = []struct{ who, may []string }{
 	{who: []string{"internal/eventstore", "internal/identity"}},
 	{who: []string{"internal/commands", "internal/queries"}, may: []string{"internal/eventstore", "internal/identity"}},
 	{who: []string{"internal/outbox", "internal/outbox/*"}, may: []string{"internal/eventstore", "internal/outbox"}},
+	{who: []string{"internal/contract"}, may: []string{"internal/outbox", "internal/eventstore", "internal/commands/*"}},
+	{who: []string{"internal/contract/generate"}, may: []string{"internal/contract", "internal/outbox", "internal/outbox/asyncapi"}},
 	{who: []string{"internal/commands/money"}},
 	{who: []string{"internal/commands/decidertest"}, may: []string{"internal/commands", "internal/eventstore", "internal/identity"}},
 	{who: []string{"internal/commands/checkout"}, may: []string{
@@ -65,6 +67,8 @@ var foreign = []struct {
 	{module: "github.com/headrace/headrace/internal/natstest"}, // for tests alone, so that no program carries a server
 	{module: "github.com/ThreeDotsLabs/watermill-kafka", only: []string{"internal/outbox/kafka"}},
 	{module: "github.com/IBM/sarama", only: []string{"internal/outbox/kafka"}},
+	{module: "github.com/cloudevents/sdk-go", only: []string{"internal/outbox"}},
+	{module: "github.com/invopop/jsonschema", only: []string{"internal/outbox/asyncapi"}}, // no server needs it
 	{module: "github.com/99designs/gqlgen", only: []string{"graph", "graph/*"}},
 	{module: "github.com/golang-jwt/jwt", only: []string{"graph/auth", "cmd/bench"}},
 	{module: "github.com/pressly/goose", only: []string{"migrations"}},

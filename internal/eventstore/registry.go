@@ -58,6 +58,9 @@ func NewRegistry(definitions ...Definition) (*Registry, error) {
 	return r, nil
 }
 
+// SchemaVersion is the present version of an event type, or 0 when it is not registered.
+func (r *Registry) SchemaVersion(eventType string) int { return r.byName[eventType].version }
+
 // Encode gives the name, schema version and JSON under which a payload is stored. A type that is not registered is an
 // *UnknownEventError.
 func (r *Registry) Encode(p Payload) (typ string, schemaVersion int, data []byte, err error) {

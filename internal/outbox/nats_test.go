@@ -1,14 +1,11 @@
 package outbox_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/natstest"
 	"github.com/headrace/headrace/internal/outbox"
 	"github.com/headrace/headrace/internal/outbox/natsjs"
@@ -86,55 +83,4 @@ func TestTheBrokerBringsRunsToAConsumer(t *testing.T) {
 		at.reach(b.ctx, t, b.head())
 	}
 	b.checkSums("sums_v1", b.head())
-}
-
-// Other programs read every event once, in the order of the log, though the connection breaks and a relay repeats.
-func TestEachEventIsPublishedForOtherPrograms(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	server := natstest.Start(t)
-	proxy := natstest.NewProxy(t, server)
-	open := func(url string) *natsjs.Broker {
-		broker, err := natsjs.Open(natsjs.Config{URL: url, Logger: quiet()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = broker.Close() })
-		return broker
-	}
-	b.add(700, 7)
-	large := eventstore.Request{Stream: "sum-9", Events: []eventstore.Payload{text{strings.Repeat("x", 1<<20-200)}}}
-	if _, err := b.store.Append(b.ctx, large); err != nil {
-		t.Fatal(err)
-	}
-	from, err := open(server.URL).Subscribe(b.ctx, "events")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := outbox.RelayConfig{Each: true, Topic: "events", Pool: b.pool, RetryMax: 20 * time.Millisecond, Logger: quiet()}
-	stop := b.run(outbox.NewRelay(b.store, open(proxy.URL), cfg).Run)
-	for position := int64(1); position <= 760; position++ {
-		switch position {
-		case 300:
-			proxy.Cut()
-		case 310:
-			proxy.Mend()
-		case 701: // as if the process had died before it recorded anything
-			stop()
-			b.exec(`update checkpoints c set position = 100, event_id = e.id from events e where c.name = 'relay' and e.position = 100`)
-			b.run(outbox.NewRelay(b.store, open(server.URL), cfg).Run)
-			b.add(59, 1)
-		}
-		msg := receive(b.ctx, t, from)
-		var event outbox.PublicEvent
-		if err := json.Unmarshal(msg.Payload, &event); err != nil {
-			t.Fatal(err)
-		}
-		if event.Position != position || msg.UUID != event.ID.String() || msg.Metadata[outbox.MetaKey] != event.Stream ||
-			msg.Metadata[outbox.MetaType] != event.Type || event.Version < 1 || event.Omitted != (position == 701) ||
-			(len(event.Data) == 0) != event.Omitted {
-			t.Fatalf("want position %d, got %+v with %v", position, event, msg.Metadata)
-		}
-		msg.Ack()
-	}
 }

@@ -24,9 +24,9 @@ var ErrTooLarge = errors.New("the message is larger than the broker takes")
 type RelayConfig struct {
 	// Topic is where runs are published. Default LogTopic.
 	Topic string
-	// Each publishes every event as a message of its own, a PublicEvent with the stream as its key, for programs that know
-	// nothing of runs. Default: runs, for consumers.
-	Each bool
+	// Contract publishes its public events, each as a message of its own with the stream as its key, for other programs,
+	// and nothing else of the log. It needs a Pool. Default nil: runs of the whole log, for consumers.
+	Contract *Contract
 	// Pool makes this a leased relay for a broker that processes share: a checkpoint of this name in its database says
 	// how far the broker was told, and one process at a time moves it. Default nil: no lease and no cursor, the relay
 	// starts at the head.
@@ -70,6 +70,9 @@ func orDefault[T comparable](value, otherwise T) T {
 // Relay publishes the log, run by run and in order, each event at least once while it runs. A leased relay goes on where
 // the last one stopped. It never skips: an error of the publisher is retried for ever. In the place of what is too large
 // for the broker it publishes a message without the events' data: consumers then look into the log.
+//
+// With a contract it publishes the public events alone, and halts before one that cannot be made or is too large for the
+// broker: the checkpoint says why, and the relay tries again when its process starts anew or the halt is undone.
 type Relay struct {
 	store     *eventstore.Store
 	publisher message.Publisher
@@ -81,10 +84,14 @@ func NewRelay(store *eventstore.Store, publisher message.Publisher, cfg RelayCon
 	return &Relay{store: store, publisher: publisher, cfg: cfg.withDefaults()}
 }
 
-// Run relays until ctx ends, and then returns nil. It may be called once at a time.
+// Run relays until ctx ends, and then returns nil. It may be called once at a time. It fails at once when there is a
+// contract and no place for a cursor: beginning at the head, it would skip.
 func (r *Relay) Run(ctx context.Context) error {
 	if r.cfg.Pool != nil {
 		return r.runLeased(ctx)
+	}
+	if r.cfg.Contract != nil {
+		return errors.New("a relay with a contract needs a pool for its checkpoint")
 	}
 	retry := pace{least: 50 * time.Millisecond, most: r.cfg.RetryMax}
 	for ctx.Err() == nil {
@@ -144,6 +151,10 @@ func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
 		r.cfg.Logger.Error("relay halts: its checkpoint is not of this log", "checkpoint", l.name, "error", err)
 		return l.halt(ending, err.Error())
 	}
+	if refused := (*ContractError)(nil); errors.As(err, &refused) {
+		r.cfg.Logger.Error("relay halts before an event that it cannot publish", "checkpoint", l.name, "error", err, "stack", refused.stack())
+		return l.halt(ending, refused.Error())
+	}
 	if errors.Is(err, errLost) {
 		return err
 	}
@@ -161,6 +172,9 @@ func diverged(err error) bool {
 
 // follow publishes what comes after at. It returns when ctx ended or something failed that a new start may mend.
 func (r *Relay) follow(ctx context.Context, at eventstore.Token, l *lease) error {
+	if r.cfg.Contract != nil {
+		return r.tell(ctx, at, l)
+	}
 	poll := pace{least: r.cfg.PollMin, most: r.cfg.PollMax}
 	for ctx.Err() == nil {
 		_, next := r.store.Committed() // asked before the read, so that no commit falls between
@@ -230,33 +244,19 @@ func (r *Relay) idle(ctx context.Context, at eventstore.Token, next <-chan struc
 	return at, nil
 }
 
-// publish publishes a run's messages. What is too large for the broker is left out, and what announces it is not.
+// publish publishes a run. When it is too large for the broker, its events are left out and what announces them is not.
 func (r *Relay) publish(ctx context.Context, run Run) error {
-	messages := []*message.Message{runMessage(run)}
-	if r.cfg.Each {
-		messages = eventMessages(run)
+	msg := runMessage(run)
+	err := r.insist(ctx, run.First, run.Last(), msg)
+	if errors.Is(err, ErrTooLarge) {
+		msg.Payload = nil
+		err = r.insist(ctx, run.First, run.Last(), msg)
 	}
-	err := r.insist(ctx, run, messages...)
-	if !errors.Is(err, ErrTooLarge) {
-		return err
-	}
-	for i, msg := range messages {
-		err := r.insist(ctx, run, msg)
-		if errors.Is(err, ErrTooLarge) {
-			if msg.Payload = nil; r.cfg.Each {
-				msg.Payload = publicEvent(&run.Events[i], true)
-			}
-			err = r.insist(ctx, run, msg)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
 }
 
-// insist tries until it succeeds, ctx ends, or a message is too large.
-func (r *Relay) insist(ctx context.Context, run Run, messages ...*message.Message) error {
+// insist tries until it succeeds, ctx ends, or a message is too large. The positions are for people.
+func (r *Relay) insist(ctx context.Context, first, last int64, messages ...*message.Message) error {
 	retry := pace{least: 10 * time.Millisecond, most: r.cfg.RetryMax}
 	for {
 		for _, msg := range messages {
@@ -269,7 +269,7 @@ func (r *Relay) insist(ctx context.Context, run Run, messages ...*message.Messag
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		r.cfg.Logger.Warn("publishing a run failed", "topic", r.cfg.Topic, "first", run.First, "last", run.Last(), "error", err)
+		r.cfg.Logger.Warn("publishing failed", "topic", r.cfg.Topic, "first", first, "last", last, "error", err)
 		if !retry.sleep(ctx) {
 			return ctx.Err()
 		}

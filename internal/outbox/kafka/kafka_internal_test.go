@@ -11,6 +11,7 @@ import (
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/outbox"
 )
 
@@ -220,3 +221,40 @@ func TestSubscribeStartsWithTheOldestAndRepeatsWhatIsRefused(t *testing.T) {
 		t.Error("a message after Close")
 	}
 }
+
+// A public event goes by its stream's key, and says in a header that its payload is a CloudEvent in JSON, as the binding of
+// CloudEvents to Kafka wants it.
+func TestAPublicEventIsStructuredAsTheBindingWantsIt(t *testing.T) {
+	t.Parallel()
+	registry, err := eventstore.NewRegistry(eventstore.Define[grew](1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	contract, err := outbox.NewContract(registry, outbox.ContractConfig{Source: "urn:wood", Schemas: "urn:wood:"},
+		outbox.Public("wood.tree.grown.v1", func(outbox.Fact, grew) (struct{}, bool) { return struct{}{}, true }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := contract.Messages(eventstore.Event{Position: 3, Version: 2, Stream: "tree-1", Type: "tree.grew", SchemaVersion: 1, Data: []byte(`{}`)})
+	if err != nil || len(messages) != 1 {
+		t.Fatalf("got %v, %v", messages, err)
+	}
+	out, err := marshaler{}.Marshal("t", messages[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err1 := out.Key.Encode()
+	value, err2 := out.Value.Encode()
+	headers := make(map[string]string)
+	for _, h := range out.Headers {
+		headers[string(h.Key)] = string(h.Value)
+	}
+	if err1 != nil || err2 != nil || string(key) != "tree-1" || headers["content-type"] != "application/cloudevents+json" ||
+		!strings.Contains(string(value), `"specversion":"1.0"`) {
+		t.Fatalf("got key %q, headers %v, value %s", key, headers, value)
+	}
+}
+
+type grew struct{}
+
+func (grew) EventType() string { return "tree.grew" }
