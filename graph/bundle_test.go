@@ -125,10 +125,10 @@ func setupWith(t *testing.T, cfg graph.Config, with parts) *bundle {
 		CartCommands:  commands.NewHandler(store, cart.Decider(), commands.Config{}),
 		OrderCommands: orders,
 		UserCommands:  commands.NewHandler(store, users, commands.Config{}),
-		Carts:         cartview.NewReader(pool, queries.PageConfig{}),
-		Orders:        orderview.NewReader(pool, queries.PageConfig{}),
-		Users:         userview.NewReader(pool, queries.PageConfig{}),
-		Activities:    activityview.NewReader(pool, queries.PageConfig{}),
+		Carts:         cartview.NewReader(queries.NewReads(pool), queries.PageConfig{}),
+		Orders:        orderview.NewReader(queries.NewReads(pool), queries.PageConfig{}),
+		Users:         userview.NewReader(queries.NewReads(pool), queries.PageConfig{}),
+		Activities:    activityview.NewReader(queries.NewReads(pool), queries.PageConfig{}),
 	}, cfg)
 	must(t, err)
 	server := httptest.NewServer(handler)

@@ -99,7 +99,7 @@ func TestTwoProcessesShareAView(t *testing.T) {
 	one := startHalf(t, projection, registry, time.Hour)
 	until(t, "the first to own all shards", func() bool { return one.owned() == 4 })
 	two := startHalf(t, projection, registry, time.Millisecond)
-	reader := cartview.NewReader(pgtest.Pool(t), queries.PageConfig{})
+	reader := cartview.NewReader(queries.NewReads(pgtest.Pool(t)), queries.PageConfig{})
 	_, err = pgtest.Pool(t).Exec(t.Context(), `update checkpoints set lease_until = '-infinity', lease_epoch = lease_epoch + 1
 		where name = 'cart_v1' and shard >= 2`)
 	if err != nil {

@@ -87,11 +87,11 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	if err != nil {
 		return nil, errors.Join(err, store.Close(ctx))
 	}
-	reads, err := openReads(ctx, pool, connectionsForReads(config.MaxConnections), config.StatementTimeout)
+	connections, err := openReads(ctx, pool, connectionsForReads(config.MaxConnections), config.StatementTimeout)
 	if err != nil {
 		return nil, errors.Join(err, store.Close(ctx))
 	}
-	page := config.page()
+	reads, page := queries.NewReads(connections), config.page()
 	outside, err := graph.NewHandler(&graph.Resolver{
 		Store: store, Progress: progress, Feed: feed, Tail: tail,
 		CartCommands: carts, OrderCommands: orders, UserCommands: users,
@@ -101,20 +101,20 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 		Activities: activityview.NewReader(reads, page),
 	}, outer)
 	if err != nil {
-		reads.Close()
+		connections.Close()
 		return nil, errors.Join(err, store.Close(ctx))
 	}
 
 	// Delivering: the log to all that follow it, and messages to those that work on them.
 	logBroker, messages, public, err := openBrokers(config, log)
 	if err != nil {
-		reads.Close()
+		connections.Close()
 		return nil, errors.Join(err, store.Close(ctx))
 	}
 	dispatcher := outbox.NewDispatcher(pool, store, messages, outbox.DispatcherConfig{Logger: log})
 	relay := outbox.RelayConfig{Logger: log}
 	a := &app{
-		config: config, log: log, pool: pool, reads: reads, store: store, graph: outside,
+		config: config, log: log, pool: pool, reads: connections, store: store, graph: outside,
 		brokers: []pubSub{logBroker, messages},
 	}
 	if config.shared() {

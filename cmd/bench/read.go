@@ -65,7 +65,7 @@ func (b *bench) readSection(ctx context.Context) error {
 	}
 	defer log.Close()
 	r := &reading{
-		bench: b, reader: cartview.NewReader(db.pool, queries.PageConfig{}), log: slog.New(slog.NewJSONHandler(log, nil)),
+		bench: b, reader: cartview.NewReader(queries.NewReads(db.pool), queries.PageConfig{}), log: slog.New(slog.NewJSONHandler(log, nil)),
 		spent: map[string][]time.Duration{},
 	}
 	defer r.stop()

@@ -90,6 +90,7 @@ func evolveTally(row tally, e eventstore.Event, p eventstore.Payload) tally {
 // bundle is what a test of this package needs, on a database of its own.
 type bundle struct {
 	pool     *pgxpool.Pool
+	reads    *queries.Reads
 	store    *eventstore.Store
 	registry *eventstore.Registry
 	tally    queries.Projection
@@ -106,6 +107,7 @@ func registry(t testing.TB) *eventstore.Registry {
 func setup(t testing.TB) *bundle {
 	t.Helper()
 	b := &bundle{pool: pgtest.Pool(t), registry: registry(t)}
+	b.reads = queries.NewReads(b.pool)
 	_, err := b.pool.Exec(t.Context(), tallyTable)
 	require.NoError(t, err)
 	b.store, err = eventstore.Open(t.Context(), b.pool, b.registry, eventstore.Config{})

@@ -34,7 +34,7 @@ func (r *replica) keep(t *testing.T, l *live, until int64) {
 			return
 		}
 		r.position = c.Position
-		rows, err := queries.Many(t.Context(), l.pool, "tallies", sqlTalliesByID, c.Keys, func(row *tally) string { return row.ID })
+		rows, err := queries.Many(t.Context(), l.reads, "tallies", sqlTalliesByID, c.Keys, func(row *tally) string { return row.ID })
 		if err != nil {
 			t.Error(err)
 			return

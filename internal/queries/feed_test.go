@@ -57,7 +57,7 @@ func TestFeedTellsWhatTheViewIncludes(t *testing.T) {
 		all.Go(func() {
 			for {
 				change := next(t, changes)
-				row, err := queries.One[tally](t.Context(), l.pool, "read tally", sqlTally, streamName(s))
+				row, err := queries.One[tally](t.Context(), l.reads, "read tally", sqlTally, streamName(s))
 				require.NoError(t, err)
 				if row == nil {
 					continue

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // PageArgs asks for a part of an ordered list, as in the connections of Relay. The zero value is the first page.
@@ -126,7 +125,7 @@ func (w *Where) sql() string {
 
 // List reads a page of the rows that selectSQL (a select without where) gives. Conditions, order and limit are added to it.
 // What callers ask wrongly is an *ArgumentError.
-func List[R any](ctx context.Context, pool *pgxpool.Pool, cfg PageConfig, selectSQL string, where Where, order Order[R], args PageArgs) (Slice[R], error) {
+func List[R any](ctx context.Context, reads *Reads, cfg PageConfig, selectSQL string, where Where, order Order[R], args PageArgs) (Slice[R], error) {
 	limit, backward, err := args.limit(cfg.withDefaults())
 	if err != nil {
 		return Slice[R]{}, err
@@ -135,7 +134,7 @@ func List[R any](ctx context.Context, pool *pgxpool.Pool, cfg PageConfig, select
 		return Slice[R]{}, err
 	}
 	sql := selectSQL + where.sql() + order.sql(backward) + fmt.Sprintf(" limit %d", limit+1)
-	rows, err := collect[R](ctx, pool, "read page", sql, where.args...)
+	rows, err := collect[R](ctx, reads, "read page", sql, where.args...)
 	if err != nil {
 		return Slice[R]{}, err
 	}
@@ -156,53 +155,44 @@ func List[R any](ctx context.Context, pool *pgxpool.Pool, cfg PageConfig, select
 }
 
 // Since reads up to limit rows whose column, a unique position, is greater than after, in its order.
-func Since[R any](ctx context.Context, pool *pgxpool.Pool, selectSQL string, where Where, column string, after int64, limit int) ([]R, error) {
+func Since[R any](ctx context.Context, reads *Reads, selectSQL string, where Where, column string, after int64, limit int) ([]R, error) {
 	where.And(column+" > $%d", after)
 	sql := selectSQL + where.sql() + " order by " + column + fmt.Sprintf(" limit %d", limit)
-	return collect[R](ctx, pool, "read since", sql, where.args...)
+	return collect[R](ctx, reads, "read since", sql, where.args...)
 }
 
 // Count runs countSQL (a select count(*) without where) with the conditions.
-func Count(ctx context.Context, pool *pgxpool.Pool, countSQL string, where Where) (int64, error) {
-	var n int64
-	if err := pool.QueryRow(ctx, countSQL+where.sql(), where.args...).Scan(&n); err != nil {
-		return 0, failed("count", err)
-	}
-	return n, nil
+func Count(ctx context.Context, reads *Reads, countSQL string, where Where) (int64, error) {
+	return Query(ctx, reads, "count", countSQL+where.sql(), where.args, func(rows pgx.Rows) (int64, error) {
+		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[int64])
+	})
 }
 
 // One reads the row that sql finds by its only argument, or nil when there is none. What names the reading in errors.
-func One[R any](ctx context.Context, pool *pgxpool.Pool, what, sql string, key any) (*R, error) {
+func One[R any](ctx context.Context, reads *Reads, what, sql string, key any) (*R, error) {
 	if !storable(key) {
 		return nil, nil
 	}
-	rows, err := pool.Query(ctx, sql, key)
-	if err != nil {
-		return nil, failed(what, err)
-	}
-	row, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByName[R])
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, failed(what, err)
-	}
-	return row, nil
+	return Query(ctx, reads, what, sql, []any{key}, func(rows pgx.Rows) (*R, error) {
+		row, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByName[R])
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil, nil
+		}
+		return row, err
+	})
 }
 
 // Many reads the rows that sql finds by a list of keys, its only argument, with one statement. It returns them in the order of
 // the keys, nil where there is none.
-func Many[R any, K comparable](ctx context.Context, pool *pgxpool.Pool, what, sql string, keys []K, key func(*R) K) ([]*R, error) {
+func Many[R any, K comparable](ctx context.Context, reads *Reads, what, sql string, keys []K, key func(*R) K) ([]*R, error) {
 	found := make(map[K]*R, len(keys))
 	ask := slices.DeleteFunc(slices.Clone(keys), func(k K) bool { return !storable(k) })
 	if len(ask) > 0 {
-		rows, err := pool.Query(ctx, sql, ask)
+		got, err := Query(ctx, reads, what, sql, []any{ask}, func(rows pgx.Rows) ([]*R, error) {
+			return pgx.CollectRows(rows, pgx.RowToAddrOfStructByName[R])
+		})
 		if err != nil {
-			return nil, failed(what, err)
-		}
-		got, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByName[R])
-		if err != nil {
-			return nil, failed(what, err)
+			return nil, err
 		}
 		for _, row := range got {
 			found[key(row)] = row
@@ -215,16 +205,10 @@ func Many[R any, K comparable](ctx context.Context, pool *pgxpool.Pool, what, sq
 	return out, nil
 }
 
-func collect[R any](ctx context.Context, pool *pgxpool.Pool, what, sql string, args ...any) ([]R, error) {
-	rows, err := pool.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, failed(what, err)
-	}
-	got, err := pgx.CollectRows(rows, pgx.RowToStructByName[R])
-	if err != nil {
-		return nil, failed(what, err)
-	}
-	return got, nil
+func collect[R any](ctx context.Context, reads *Reads, what, sql string, args ...any) ([]R, error) {
+	return Query(ctx, reads, what, sql, args, func(rows pgx.Rows) ([]R, error) {
+		return pgx.CollectRows(rows, pgx.RowToStructByName[R])
+	})
 }
 
 func (a PageArgs) limit(cfg PageConfig) (limit int, backward bool, err error) {

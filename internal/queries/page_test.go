@@ -61,7 +61,7 @@ func TestPagesCoverTheListOnce(t *testing.T) {
 			return w
 		}
 		list := func(args queries.PageArgs) queries.Slice[tally] {
-			slice, err := queries.List(t.Context(), b.pool, cfg, sqlTallies, where(), order, args)
+			slice, err := queries.List(t.Context(), b.reads, cfg, sqlTallies, where(), order, args)
 			require.NoError(rt, err)
 			require.Len(rt, slice.Cursors, len(slice.Rows))
 			return slice
@@ -113,7 +113,7 @@ func TestPageArguments(t *testing.T) {
 	b.insertTallies(t, 30)
 	order, other := tallyOrders()[0], tallyOrders()[2]
 	list := func(cfg queries.PageConfig, args queries.PageArgs) (queries.Slice[tally], error) {
-		return queries.List(t.Context(), b.pool, cfg, sqlTallies, queries.Where{}, order, args)
+		return queries.List(t.Context(), b.reads, cfg, sqlTallies, queries.Where{}, order, args)
 	}
 	page, err := list(queries.PageConfig{}, queries.PageArgs{})
 	require.NoError(t, err)
@@ -126,7 +126,7 @@ func TestPageArguments(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, small.Rows, 7, "a default is never over the limit")
 
-	foreign, err := queries.List(t.Context(), b.pool, queries.PageConfig{}, sqlTallies, queries.Where{}, other, queries.PageArgs{})
+	foreign, err := queries.List(t.Context(), b.reads, queries.PageConfig{}, sqlTallies, queries.Where{}, other, queries.PageArgs{})
 	require.NoError(t, err)
 	good := page.Cursors[3]
 	raw, err := base64.RawURLEncoding.DecodeString(good)
@@ -166,17 +166,17 @@ func TestUnstorableTextFindsNothing(t *testing.T) {
 	b := setup(t)
 	b.insertTallies(t, 3)
 	for _, text := range []string{"tally-\x00", "\xff", ""} {
-		one, err := queries.One[tally](t.Context(), b.pool, "read tally", sqlTally, text)
+		one, err := queries.One[tally](t.Context(), b.reads, "read tally", sqlTally, text)
 		require.NoError(t, err)
 		require.Nil(t, one)
 		var where queries.Where
 		where.And("id = $%d", text)
 		where.AndAnyOf("note", []string{text, "x"})
-		page, err := queries.List(t.Context(), b.pool, queries.PageConfig{}, sqlTallies, where, tallyOrders()[0], queries.PageArgs{})
+		page, err := queries.List(t.Context(), b.reads, queries.PageConfig{}, sqlTallies, where, tallyOrders()[0], queries.PageArgs{})
 		require.NoError(t, err)
 		require.Empty(t, page.Rows)
 	}
-	many, err := queries.Many(t.Context(), b.pool, "read tallies", sqlTalliesByID,
+	many, err := queries.Many(t.Context(), b.reads, "read tallies", sqlTalliesByID,
 		[]string{"tally-002", "\x00", "tally-002", "tally-9"}, func(row *tally) string { return row.ID })
 	require.NoError(t, err)
 	require.Equal(t, "tally-002", many[0].ID)
@@ -191,10 +191,10 @@ func TestCountAndSince(t *testing.T) {
 	b.insertTallies(t, 9)
 	var odd queries.Where
 	odd.And("odd = $%d", true)
-	n, err := queries.Count(t.Context(), b.pool, sqlCountTallies, odd)
+	n, err := queries.Count(t.Context(), b.reads, sqlCountTallies, odd)
 	require.NoError(t, err)
 	require.EqualValues(t, 5, n)
-	rows, err := queries.Since[tally](t.Context(), b.pool, sqlTallies, odd, "position", 3, 2)
+	rows, err := queries.Since[tally](t.Context(), b.reads, sqlTallies, odd, "position", 3, 2)
 	require.NoError(t, err)
 	require.Len(t, rows, 2)
 	require.EqualValues(t, 5, rows[0].Position)
@@ -206,7 +206,7 @@ func TestRowTimesAreWhole(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.insertTallies(t, 1)
-	one, err := queries.One[tally](t.Context(), b.pool, "read tally", sqlTally, "tally-001")
+	one, err := queries.One[tally](t.Context(), b.reads, "read tally", sqlTally, "tally-001")
 	require.NoError(t, err)
 	require.Equal(t, one.At, one.At.Truncate(time.Microsecond))
 }

@@ -42,7 +42,7 @@ func TestReadYourWrites(t *testing.T) {
 				stream := streamName(w)
 				token := b.append(t, stream, counted{By: 1})
 				require.NoError(t, p.Wait(deadline(t), "tally", token))
-				row, err := queries.One[tally](t.Context(), b.pool, "read tally", sqlTally, stream)
+				row, err := queries.One[tally](t.Context(), b.reads, "read tally", sqlTally, stream)
 				require.NoError(t, err)
 				require.GreaterOrEqual(t, row.Count, i+1)
 			}

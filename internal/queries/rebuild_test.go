@@ -157,7 +157,7 @@ func TestRebuildBesideServer(t *testing.T) {
 			for n := 1; ctx.Err() == nil; n++ {
 				token := b.append(t, "tally-w"+streamName(w), counted{By: 1})
 				require.NoError(t, progress.Wait(deadline(t), "tally", token))
-				row, err := queries.One[tally](t.Context(), b.pool, "read tally", sqlTally, "tally-w"+streamName(w))
+				row, err := queries.One[tally](t.Context(), b.reads, "read tally", sqlTally, "tally-w"+streamName(w))
 				require.NoError(t, err)
 				require.NotNil(t, row)
 				require.GreaterOrEqual(t, row.Count, n, "no reader goes back behind what it has waited for")

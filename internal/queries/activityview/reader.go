@@ -3,8 +3,6 @@ package activityview
 import (
 	"context"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/headrace/headrace/internal/queries"
 )
 
@@ -27,13 +25,13 @@ const (
 
 // Reader reads activities under the view's stable name. It is safe for concurrent use.
 type Reader struct {
-	pool *pgxpool.Pool
-	page queries.PageConfig
+	reads *queries.Reads
+	page  queries.PageConfig
 }
 
-// NewReader returns a reader over the pool, which it does not close.
-func NewReader(pool *pgxpool.Pool, page queries.PageConfig) *Reader {
-	return &Reader{pool: pool, page: page}
+// NewReader returns a reader over the reads, which it does not close.
+func NewReader(reads *queries.Reads, page queries.PageConfig) *Reader {
+	return &Reader{reads: reads, page: page}
 }
 
 // Get returns the activity of an id as Activity.ID gives it, or nil when there is none.
@@ -42,7 +40,7 @@ func (r *Reader) Get(ctx context.Context, id string) (*Activity, error) {
 	if !ok {
 		return nil, nil
 	}
-	return queries.One[Activity](ctx, r.pool, "read activity", sqlByPosition, position)
+	return queries.One[Activity](ctx, r.reads, "read activity", sqlByPosition, position)
 }
 
 // GetMany returns the activities of these ids in the ids' order, with nil for each that is not there.
@@ -51,7 +49,7 @@ func (r *Reader) GetMany(ctx context.Context, ids []string) ([]*Activity, error)
 	for i, id := range ids {
 		positions[i], _ = parseID(id)
 	}
-	return queries.Many(ctx, r.pool, "read activities", sqlByPositions, positions, func(a *Activity) int64 { return a.Position })
+	return queries.Many(ctx, r.reads, "read activities", sqlByPositions, positions, func(a *Activity) int64 { return a.Position })
 }
 
 // List returns a page of activities. A page or an order that cannot be is a *queries.ArgumentError.
@@ -60,7 +58,7 @@ func (r *Reader) List(ctx context.Context, f Filter, by OrderBy, page queries.Pa
 	if err != nil {
 		return queries.Slice[Activity]{}, err
 	}
-	return queries.List(ctx, r.pool, r.page, sqlList, f.where(), order, page)
+	return queries.List(ctx, r.reads, r.page, sqlList, f.where(), order, page)
 }
 
 // Since returns up to limit activities after a position of the log, oldest first: what a live subscriber reads when
@@ -69,10 +67,10 @@ func (r *Reader) Since(ctx context.Context, f Filter, after int64, limit int) ([
 	if limit <= 0 {
 		limit = 100
 	}
-	return queries.Since[Activity](ctx, r.pool, sqlList, f.where(), "position", after, limit)
+	return queries.Since[Activity](ctx, r.reads, sqlList, f.where(), "position", after, limit)
 }
 
 // Count returns how many activities the filter lets through. It reads them all in the worst case.
 func (r *Reader) Count(ctx context.Context, f Filter) (int64, error) {
-	return queries.Count(ctx, r.pool, sqlCount, f.where())
+	return queries.Count(ctx, r.reads, sqlCount, f.where())
 }

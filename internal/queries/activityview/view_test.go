@@ -81,7 +81,7 @@ func TestLinesUnderAnyBatching(t *testing.T) {
 	p, err := activityview.Projection(r)
 	require.NoError(t, err)
 	require.Len(t, p.Types, len(cart.Events())+len(order.Events())+len(user.Events()), "every event has a line")
-	reader := activityview.NewReader(pool, queries.PageConfig{})
+	reader := activityview.NewReader(queries.NewReads(pool), queries.PageConfig{})
 	rapid.Check(t, func(rt *rapid.T) {
 		_, err := pool.Exec(t.Context(), "truncate activity_v1")
 		require.NoError(rt, err)
@@ -110,7 +110,7 @@ func TestReader(t *testing.T) {
 	p, err := activityview.Projection(r)
 	require.NoError(t, err)
 	apply(t, t, pool, p, events)
-	reader := activityview.NewReader(pool, queries.PageConfig{})
+	reader := activityview.NewReader(queries.NewReads(pool), queries.PageConfig{})
 
 	one, err := reader.Get(t.Context(), "activity-3")
 	require.NoError(t, err)

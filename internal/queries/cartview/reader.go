@@ -3,8 +3,6 @@ package cartview
 import (
 	"context"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/headrace/headrace/internal/queries"
 )
 
@@ -26,23 +24,23 @@ const (
 
 // Reader reads carts under the view's stable name. It is safe for concurrent use.
 type Reader struct {
-	pool *pgxpool.Pool
-	page queries.PageConfig
+	reads *queries.Reads
+	page  queries.PageConfig
 }
 
-// NewReader returns a reader over the pool, which it does not close.
-func NewReader(pool *pgxpool.Pool, page queries.PageConfig) *Reader {
-	return &Reader{pool: pool, page: page}
+// NewReader returns a reader over the reads, which it does not close.
+func NewReader(reads *queries.Reads, page queries.PageConfig) *Reader {
+	return &Reader{reads: reads, page: page}
 }
 
 // Get returns a cart, or nil when the view knows none of this id.
 func (r *Reader) Get(ctx context.Context, id string) (*Cart, error) {
-	return queries.One[Cart](ctx, r.pool, "read cart", sqlByID, id)
+	return queries.One[Cart](ctx, r.reads, "read cart", sqlByID, id)
 }
 
 // GetMany returns the carts of these ids in the ids' order, with nil for each that the view does not know.
 func (r *Reader) GetMany(ctx context.Context, ids []string) ([]*Cart, error) {
-	return queries.Many(ctx, r.pool, "read carts", sqlByIDs, ids, func(c *Cart) string { return c.ID })
+	return queries.Many(ctx, r.reads, "read carts", sqlByIDs, ids, func(c *Cart) string { return c.ID })
 }
 
 // List returns a page of carts. A page or an order that cannot be is a *queries.ArgumentError.
@@ -51,17 +49,17 @@ func (r *Reader) List(ctx context.Context, f Filter, by OrderBy, page queries.Pa
 	if err != nil {
 		return queries.Slice[Cart]{}, err
 	}
-	return queries.List(ctx, r.pool, r.page, sqlList, f.where(), order, page)
+	return queries.List(ctx, r.reads, r.page, sqlList, f.where(), order, page)
 }
 
 // Part returns up to first carts of the whole list that the filter lets through, from its beginning or after a cursor. It is
 // for those who read all of it: nothing that changes moves a row from one part to another.
 func (r *Reader) Part(ctx context.Context, f Filter, first int, after *string) (queries.Slice[Cart], error) {
 	cfg, page := queries.PageConfig{Max: first}, queries.PageArgs{First: &first, After: after}
-	return queries.List(ctx, r.pool, cfg, sqlList, f.where(), orders()[0], page)
+	return queries.List(ctx, r.reads, cfg, sqlList, f.where(), orders()[0], page)
 }
 
 // Count returns how many carts the filter lets through. It reads them all in the worst case.
 func (r *Reader) Count(ctx context.Context, f Filter) (int64, error) {
-	return queries.Count(ctx, r.pool, sqlCount, f.where())
+	return queries.Count(ctx, r.reads, sqlCount, f.where())
 }

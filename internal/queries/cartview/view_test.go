@@ -83,7 +83,7 @@ func draw(t *rapid.T) eventstore.Payload {
 func TestViewEqualsReplay(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	reader := cartview.NewReader(pool, queries.PageConfig{})
+	reader := cartview.NewReader(queries.NewReads(pool), queries.PageConfig{})
 	rapid.Check(t, func(rt *rapid.T) {
 		_, err := pool.Exec(t.Context(), "truncate cart_v1")
 		require.NoError(rt, err)
@@ -153,7 +153,7 @@ func TestCartThroughItsLife(t *testing.T) {
 	p, err := cartview.View().Projection(h.registry)
 	require.NoError(t, err)
 	h.project(t, t, pool, p, 4)
-	reader := cartview.NewReader(pool, queries.PageConfig{})
+	reader := cartview.NewReader(queries.NewReads(pool), queries.PageConfig{})
 	got, err := reader.GetMany(t.Context(), []string{"cart-2", "cart-none", "cart-1"})
 	require.NoError(t, err)
 	require.Nil(t, got[1])
@@ -186,7 +186,7 @@ func TestListFiltersAndOrders(t *testing.T) {
 	p, err := cartview.View().Projection(h.registry)
 	require.NoError(t, err)
 	h.project(t, t, pool, p, 10)
-	reader := cartview.NewReader(pool, queries.PageConfig{})
+	reader := cartview.NewReader(queries.NewReads(pool), queries.PageConfig{})
 	for _, f := range []struct {
 		filter cartview.Filter
 		want   int

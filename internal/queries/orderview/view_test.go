@@ -58,7 +58,7 @@ func TestViewEqualsReplay(t *testing.T) {
 	pool, r, view := pgtest.Pool(t), registry(t), orderview.View()
 	p, err := view.Projection(r)
 	require.NoError(t, err)
-	reader := orderview.NewReader(pool, queries.PageConfig{})
+	reader := orderview.NewReader(queries.NewReads(pool), queries.PageConfig{})
 	rapid.Check(t, func(rt *rapid.T) {
 		_, err := pool.Exec(t.Context(), "truncate order_v1")
 		require.NoError(rt, err)
@@ -140,7 +140,7 @@ func TestListFiltersAndOrders(t *testing.T) {
 		events = append(events, event(t, r, 13+i, 2, fmt.Sprintf("order-%02d", 11-i), order.Paid{Reference: "x"}))
 	}
 	apply(t, t, pool, p, events, 5)
-	reader := orderview.NewReader(pool, queries.PageConfig{})
+	reader := orderview.NewReader(queries.NewReads(pool), queries.PageConfig{})
 	for _, c := range []struct {
 		by  orderview.OrderBy
 		key func(orderview.Order) string

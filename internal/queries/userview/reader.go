@@ -3,8 +3,6 @@ package userview
 import (
 	"context"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/headrace/headrace/internal/queries"
 )
 
@@ -28,23 +26,23 @@ const (
 
 // Reader reads users under the view's stable name. It is safe for concurrent use.
 type Reader struct {
-	pool *pgxpool.Pool
-	page queries.PageConfig
+	reads *queries.Reads
+	page  queries.PageConfig
 }
 
-// NewReader returns a reader over the pool, which it does not close.
-func NewReader(pool *pgxpool.Pool, page queries.PageConfig) *Reader {
-	return &Reader{pool: pool, page: page}
+// NewReader returns a reader over the reads, which it does not close.
+func NewReader(reads *queries.Reads, page queries.PageConfig) *Reader {
+	return &Reader{reads: reads, page: page}
 }
 
 // Get returns a user, or nil when the view knows none of this id.
 func (r *Reader) Get(ctx context.Context, id string) (*User, error) {
-	return queries.One[User](ctx, r.pool, "read user", sqlByID, id)
+	return queries.One[User](ctx, r.reads, "read user", sqlByID, id)
 }
 
 // GetMany returns the users of these ids in the ids' order, with nil for each that the view does not know.
 func (r *Reader) GetMany(ctx context.Context, ids []string) ([]*User, error) {
-	return queries.Many(ctx, r.pool, "read users", sqlByIDs, ids, func(u *User) string { return u.ID })
+	return queries.Many(ctx, r.reads, "read users", sqlByIDs, ids, func(u *User) string { return u.ID })
 }
 
 // List returns a page of users. A page or an order that cannot be is a *queries.ArgumentError.
@@ -53,10 +51,10 @@ func (r *Reader) List(ctx context.Context, f Filter, by OrderBy, page queries.Pa
 	if err != nil {
 		return queries.Slice[User]{}, err
 	}
-	return queries.List(ctx, r.pool, r.page, sqlList, f.where(), order, page)
+	return queries.List(ctx, r.reads, r.page, sqlList, f.where(), order, page)
 }
 
 // Count returns how many users the filter lets through. It reads them all in the worst case.
 func (r *Reader) Count(ctx context.Context, f Filter) (int64, error) {
-	return queries.Count(ctx, r.pool, sqlCount, f.where())
+	return queries.Count(ctx, r.reads, sqlCount, f.where())
 }

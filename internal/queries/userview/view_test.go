@@ -50,7 +50,7 @@ func TestViewEqualsReplay(t *testing.T) {
 	pool, r, view := pgtest.Pool(t), registry(t), userview.View()
 	p, err := view.Projection(r)
 	require.NoError(t, err)
-	reader := userview.NewReader(pool, queries.PageConfig{})
+	reader := userview.NewReader(queries.NewReads(pool), queries.PageConfig{})
 	rapid.Check(t, func(rt *rapid.T) {
 		_, err := pool.Exec(t.Context(), "truncate user_v1")
 		require.NoError(rt, err)
@@ -116,7 +116,7 @@ func TestListFiltersAndOrders(t *testing.T) {
 	}
 	events = append(events, event(t, r, 13, 2, "user-03", user.Deactivated{}))
 	apply(t, t, pool, p, events, 5)
-	reader := userview.NewReader(pool, queries.PageConfig{})
+	reader := userview.NewReader(queries.NewReads(pool), queries.PageConfig{})
 	for ascending, descending := range map[userview.OrderBy]userview.OrderBy{
 		userview.RegisteredAtAsc: userview.RegisteredAtDesc, userview.NameAsc: userview.NameDesc,
 	} {
