@@ -1,0 +1,71 @@
+package queries
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// LagKind says what moves a checkpoint.
+type LagKind string
+
+const (
+	LagView   LagKind = "VIEW"   // a projection, into a table of a view
+	LagRelay  LagKind = "RELAY"  // a leased relay, to a broker: its name is relay or begins with relay_
+	LagPolicy LagKind = "POLICY" // any other: commands in answer to events
+)
+
+// LagState says whether a checkpoint moves.
+type LagState string
+
+const (
+	LagWorking    LagState = "WORKING"    // it has an owner
+	LagUnowned    LagState = "UNOWNED"    // it should have one: no server that can work on it runs, or none has taken it yet
+	LagPaused     LagState = "PAUSED"     // an operator wants it to stand still
+	LagHalted     LagState = "HALTED"     // it stopped at an event and needs an operator
+	LagRebuilding LagState = "REBUILDING" // a rebuild fills its table
+	LagRetired    LagState = "RETIRED"    // its table does not serve, and nobody keeps it up to date
+)
+
+// Lag is how far a checkpoint, or one shard of it, is behind the log, and what it does.
+type Lag struct {
+	Name         string  `db:"name" json:"name"`   // of the checkpoint
+	Shard        int     `db:"shard" json:"shard"` // of Shards, counted from 0
+	Shards       int     `db:"shards" json:"shards"`
+	Kind         LagKind `db:"kind" json:"kind"`
+	View         string  `db:"view" json:"view,omitempty"` // the stable name of the view; empty for other kinds
+	Position     int64   `db:"position" json:"position"`   // everything up to here is taken
+	Head         int64   `db:"head" json:"head"`           // of the log, at the same moment
+	EventsBehind int64   `db:"events_behind" json:"eventsBehind"`
+	// MillisecondsBehind is the age of the oldest event that is not taken, by the database's clock; 0 at the head.
+	MillisecondsBehind int64    `db:"milliseconds_behind" json:"millisecondsBehind"`
+	Owner              string   `db:"owner" json:"owner,omitempty"` // of the lease, while it lasts
+	State              LagState `db:"state" json:"state"`
+	Reason             string   `db:"reason" json:"reason,omitempty"` // why it does not move
+	Parked             int      `db:"parked" json:"parked,omitempty"` // streams of it whose events wait
+}
+
+// NeedsHelp says that it does not move although it should.
+func (l Lag) NeedsHelp() bool { return l.State == LagHalted || l.State == LagUnowned }
+
+// ReadLags reads all checkpoints, one entry for each shard, in order of name and shard, with one statement that costs a look
+// at one event for each. A view that was never projected, and a shard whose row is missing, are at 0.
+//
+// A lag counts all events after the position, also those of other types and other shards, which are merely passed over: while
+// nothing else comes, a checkpoint that is at work passes over them within outbox.ConsumerConfig.MoveAfter.
+func ReadLags(ctx context.Context, pool *pgxpool.Pool) ([]Lag, error) {
+	rows, err := pool.Query(ctx, sqlLags)
+	if err != nil {
+		return nil, fmt.Errorf("read the checkpoints: %w", err)
+	}
+	lags, err := pgx.CollectRows(rows, pgx.RowToStructByName[Lag])
+	if err != nil {
+		return nil, fmt.Errorf("read the checkpoints: %w", err)
+	}
+	return lags, nil
+}
+
+// Lags is ReadLags on this Progress's database.
+func (p *Progress) Lags(ctx context.Context) ([]Lag, error) { return ReadLags(ctx, p.pool) }
