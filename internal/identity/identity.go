@@ -20,6 +20,10 @@ const Staff = "staff"
 // shares a policy's command ids.
 const SystemPrefix = "policy:"
 
+// InboxPrefix begins the subjects of those who send messages from outside; what follows is the topic. The edge takes it
+// from nobody either.
+const InboxPrefix = "inbox:"
+
 // Identity is who asks, as far as it is known. The zero value is nobody. It is a value, and never changed: its roles are
 // shared between copies.
 type Identity struct {
@@ -33,6 +37,10 @@ type Identity struct {
 // System is the identity of the program itself acting under a name that begins with SystemPrefix: nothing is forbidden
 // to it.
 func System(name string) Identity { return Unrestricted(name) }
+
+// Inbox is the identity of whoever sends messages on a topic from outside. It has no role and no right but those that a
+// write model gives to this very name.
+func Inbox(topic string) Identity { return Identity{Subject: InboxPrefix + topic} }
 
 // Unrestricted is an identity to which nothing is forbidden, for a server that was told to authenticate nobody. The
 // subject may be empty.
@@ -55,8 +63,10 @@ func (i Identity) Has(role string) bool { return i.unrestricted || slices.Contai
 // Expired reports whether it had to be proved anew by then.
 func (i Identity) Expired(now time.Time) bool { return !i.Expires.IsZero() && !now.Before(i.Expires) }
 
-// Reserved reports whether the subject is kept for the program's own policies.
-func Reserved(subject string) bool { return strings.HasPrefix(subject, SystemPrefix) }
+// Reserved reports whether the subject is kept for the program's own policies, or for messages from outside.
+func Reserved(subject string) bool {
+	return strings.HasPrefix(subject, SystemPrefix) || strings.HasPrefix(subject, InboxPrefix)
+}
 
 type key struct{}
 

@@ -36,6 +36,9 @@ func TestWhoIsWho(t *testing.T) {
 		{"without authentication nobody is anonymous", off.Anonymous(), false},
 		{"a policy is unrestricted", policy.Unrestricted(), true},
 		{"a policy's name is reserved", identity.Reserved(policy.Subject), true},
+		{"a sender's name is reserved", identity.Reserved(identity.Inbox("payments").Subject), true},
+		{"a sender is unrestricted", identity.Inbox("payments").Unrestricted(), false},
+		{"a sender has a role", identity.Inbox("payments").Has(identity.Staff), false},
 		{"ada's name is reserved", identity.Reserved("ada"), false},
 	} {
 		if c.got != c.want {

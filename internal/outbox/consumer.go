@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -43,8 +44,9 @@ type Subscription struct {
 	// Forget is called when ownership begins: what Apply keeps in memory from before may not be what the tables hold, since
 	// another process may have handled or passed over other events.
 	Forget func()
-	// FromNow lets a new checkpoint start at the head of the log and not at its beginning.
-	FromNow bool
+	// From says where a checkpoint begins that is not there yet. One that is there goes on from where it is, whatever this
+	// says; a consumer that finds it begun elsewhere says so in the log. The zero value is FromBeginning.
+	From From
 	// Committed is told how far the checkpoint is when ownership begins and after each commit that moved it. It must
 	// not block.
 	Committed func(at eventstore.Token)
@@ -115,6 +117,7 @@ type Consumer struct {
 	sub        Subscription
 	cfg        ConsumerConfig
 	flush      chan struct{}
+	said       atomic.Bool // that the checkpoint was begun elsewhere
 
 	mu     sync.Mutex
 	status Status
@@ -180,6 +183,9 @@ func (c *Consumer) Run(ctx context.Context) error {
 	if c.sub.Name == "" || (c.sub.Apply == nil) == (c.sub.React == nil) {
 		return fmt.Errorf("subscription %q needs a name and one of Apply and React", c.sub.Name)
 	}
+	if _, _, err := c.sub.From.read(); err != nil {
+		return fmt.Errorf("subscription %q: %w", c.sub.Name, err)
+	}
 	if p := c.sub.OnFailure; p != Halt && p != Park && p != Skip {
 		return fmt.Errorf("subscription %q: what is %q on failure? There are %q, %q and, empty, halt", c.sub.Name, p, Park, Skip)
 	}
@@ -238,18 +244,34 @@ func (c *Consumer) failing(ctx context.Context, err error) {
 	c.cfg.Logger.Warn("consumer tries again", "name", c.sub.Name, "error", err)
 }
 
+// Prepare makes the checkpoint if there is none, as Run does too: what is appended after it has returned is handed over also
+// when the checkpoint begins at the head of the log.
+func (c *Consumer) Prepare(ctx context.Context) error {
+	l := newLease(c.pool, c.sub.Name, c.sub.Shard, c.cfg.Owner, c.cfg.TTL)
+	l.shards = c.sub.Shards
+	return c.prepare(ctx, l)
+}
+
+func (c *Consumer) prepare(ctx context.Context, l *lease) error {
+	start, err := c.sub.From.token(ctx, c.store)
+	if err != nil {
+		return fmt.Errorf("checkpoint %s: %w", c.sub.Name, err)
+	}
+	asked := orDefault(c.sub.From, FromBeginning)
+	begun, err := l.create(ctx, start, asked)
+	if err != nil {
+		return err
+	}
+	if begun != "" && begun != asked && !c.said.Swap(true) {
+		c.cfg.Logger.Warn("the checkpoint is there already, and goes on from where it is", "name", c.sub.Name, "asked", asked, "begun", begun)
+	}
+	return nil
+}
+
 // begin makes the checkpoint if there is none and tries to take its lease.
 func (c *Consumer) begin(ctx context.Context, l *lease, evenHalted bool) (eventstore.Token, bool, error) {
-	head, err := c.store.Head(ctx)
-	if err != nil {
-		return head, false, err
-	}
-	start := eventstore.Token{LogID: head.LogID, Epoch: head.Epoch}
-	if c.sub.FromNow {
-		start = head
-	}
-	if err := l.create(ctx, start); err != nil {
-		return head, false, err
+	if err := c.prepare(ctx, l); err != nil {
+		return eventstore.Token{}, false, err
 	}
 	return l.take(ctx, evenHalted)
 }

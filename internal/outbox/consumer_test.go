@@ -261,7 +261,7 @@ func TestReact(t *testing.T) {
 	failed := false
 	_, at := sums("")
 	sub := outbox.Subscription{
-		Name: "policy", Types: []string{"test.added"}, FromNow: true, Committed: at.advance,
+		Name: "policy", Types: []string{"test.added"}, From: outbox.FromNow, Committed: at.advance,
 		React: func(_ context.Context, e eventstore.Event) error {
 			mu.Lock()
 			defer mu.Unlock()

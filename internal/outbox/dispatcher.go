@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -93,61 +92,25 @@ type claimed struct {
 
 // Run dispatches until ctx ends, waits for the publishers that it called, records their outcome, and returns nil.
 func (d *Dispatcher) Run(ctx context.Context) error {
-	finished := make(chan claimed, d.cfg.Workers)
-	free := make(chan struct{}, d.cfg.Workers)
-	var workers, recorder sync.WaitGroup
-	recorder.Go(func() { d.record(context.WithoutCancel(ctx), finished, free) })
-	poll := pace{least: d.cfg.PollMin, most: d.cfg.PollMax}
-	retry := pace{least: 50 * time.Millisecond, most: 5 * time.Second}
-	for range d.cfg.Workers {
-		free <- struct{}{}
+	p := pump[claimed]{
+		what: "outbox messages", workers: d.cfg.Workers, pollMin: d.cfg.PollMin, pollMax: d.cfg.PollMax, log: d.cfg.Logger,
+		next: func() <-chan struct{} {
+			_, next := d.store.Committed()
+			return next
+		},
+		due: func(ctx context.Context) (due float64, err error) {
+			err = d.pool.QueryRow(ctx, sqlNextDue).Scan(&due)
+			return due, err
+		},
+		claim: d.claim,
+		work: func(ctx context.Context, m claimed) claimed {
+			m.err = d.publish(ctx, m)
+			return m
+		},
+		settle: d.settle,
 	}
-	for ctx.Err() == nil {
-		slots := takeAll(ctx, free)
-		_, next := d.store.Committed() // asked before the claim, so that no commit falls between
-		messages, err := d.claim(ctx, slots)
-		for range slots - len(messages) {
-			free <- struct{}{}
-		}
-		for _, m := range messages {
-			workers.Go(func() {
-				m.err = d.publish(ctx, m)
-				finished <- m
-			})
-		}
-		switch {
-		case err != nil:
-			if ctx.Err() == nil {
-				d.cfg.Logger.Warn("claiming outbox messages failed", "error", err)
-			}
-			retry.sleep(ctx)
-		case len(messages) > 0:
-			retry.reset()
-			poll.reset()
-		default:
-			d.idle(ctx, next, &poll)
-		}
-	}
-	workers.Wait()
-	close(finished)
-	recorder.Wait()
+	p.run(ctx)
 	return nil
-}
-
-// takeAll waits for one token and takes what else is there.
-func takeAll(ctx context.Context, tokens <-chan struct{}) int {
-	select {
-	case <-tokens:
-	case <-ctx.Done():
-		return 0
-	}
-	for n := 1; ; n++ {
-		select {
-		case <-tokens:
-		default:
-			return n
-		}
-	}
 }
 
 func (d *Dispatcher) claim(ctx context.Context, limit int) ([]claimed, error) {
@@ -173,29 +136,6 @@ func (d *Dispatcher) claim(ctx context.Context, limit int) ([]claimed, error) {
 	return messages, results.Close()
 }
 
-// idle waits until something may be due: a commit in this process, the next due time, or the poll.
-func (d *Dispatcher) idle(ctx context.Context, next <-chan struct{}, poll *pace) {
-	wait := poll.step()
-	var due float64
-	if err := d.pool.QueryRow(ctx, sqlNextDue).Scan(&due); err == nil && due < wait.Seconds() {
-		wait = max(time.Duration(due*float64(time.Second)), time.Millisecond)
-	}
-	if wait <= d.cfg.PollMin {
-		pause(ctx, wait)
-		return
-	}
-	if !pause(ctx, d.cfg.PollMin) { // under a load of commits without messages, look no more often than this
-		return
-	}
-	timer := time.NewTimer(wait - d.cfg.PollMin)
-	defer timer.Stop()
-	select {
-	case <-next:
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
 func (d *Dispatcher) publish(ctx context.Context, m claimed) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -212,29 +152,6 @@ func (d *Dispatcher) publish(ctx context.Context, m claimed) (err error) {
 	msg.Metadata.Set(MetaAttempt, strconv.Itoa(m.attempt))
 	msg.Metadata.Set(MetaCreatedAt, m.createdAt.UTC().Format(time.RFC3339Nano))
 	return d.publisher.Publish(m.topic, msg)
-}
-
-// record writes down outcomes, as many at a time as there are. When that fails the messages come back: at least once.
-func (d *Dispatcher) record(ctx context.Context, finished <-chan claimed, free chan<- struct{}) {
-	for m := range finished {
-		batch := []claimed{m}
-		for more := true; more && len(batch) < d.cfg.Workers; {
-			select {
-			case m, more = <-finished:
-				if more {
-					batch = append(batch, m)
-				}
-			default:
-				more = false
-			}
-		}
-		if err := d.settle(ctx, batch); err != nil {
-			d.cfg.Logger.Warn("outbox messages will come again: recording their outcome failed", "error", err)
-		}
-		for range batch {
-			free <- struct{}{}
-		}
-	}
 }
 
 func (d *Dispatcher) settle(ctx context.Context, batch []claimed) error {
@@ -286,11 +203,7 @@ func (d *Dispatcher) settle(ctx context.Context, batch []claimed) error {
 	return results.Close()
 }
 
-// backOff is the time from a failed attempt to the next, with an eighth more or less by chance.
+// backOff is the time from a failed attempt to the next.
 func (d *Dispatcher) backOff(attempt int) time.Duration {
-	wait := d.cfg.RetryMax
-	if attempt < 20 {
-		wait = min(wait, d.cfg.RetryMin<<(attempt-1))
-	}
-	return wait*3/4 + jitter(wait/2)/2
+	return backOff(attempt, d.cfg.RetryMin, d.cfg.RetryMax)
 }

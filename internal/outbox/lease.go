@@ -61,27 +61,28 @@ func newLease(pool *pgxpool.Pool, name string, shard int, owner string, ttl time
 }
 
 // create makes the rows of all the checkpoint's shards when there are none yet. A checkpoint that was begun with another
-// number of shards, or that has lost this one, is a *ShardsError.
-func (l *lease) create(ctx context.Context, at eventstore.Token) error {
+// number of shards, or that has lost this one, is a *ShardsError. It returns where the checkpoint was begun, as far as that
+// is known.
+func (l *lease) create(ctx context.Context, at eventstore.Token, from From) (begun From, err error) {
 	var b pgx.Batch
-	b.Queue(sqlCreate, l.name, l.shards, at.Position, at.EventID, at.LogID, at.Epoch)
+	b.Queue(sqlCreate, l.name, l.shards, at.Position, at.EventID, at.LogID, at.Epoch, from)
 	b.Queue(sqlShards, l.name, l.shard)
 	results := l.pool.SendBatch(ctx, &b)
 	kept, there := 0, false
-	_, err := results.Exec()
+	_, err = results.Exec()
 	if err == nil {
-		err = results.QueryRow().Scan(&kept, &there)
+		err = results.QueryRow().Scan(&kept, &there, &begun)
 	}
 	if closed := results.Close(); err == nil {
 		err = closed
 	}
 	if err != nil {
-		return fmt.Errorf("creating checkpoint %s: %w", l.name, err)
+		return "", fmt.Errorf("creating checkpoint %s: %w", l.name, err)
 	}
 	if kept != l.shards || !there {
-		return &ShardsError{Checkpoint: l.name, Shard: l.shard, Shards: l.shards, Kept: kept}
+		return "", &ShardsError{Checkpoint: l.name, Shard: l.shard, Shards: l.shards, Kept: kept}
 	}
-	return nil
+	return begun, nil
 }
 
 // take tries to become the owner and returns the checkpoint.

@@ -132,7 +132,7 @@ func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
 	if err != nil {
 		return err
 	}
-	if err := l.create(ctx, eventstore.Token{LogID: head.LogID, Epoch: head.Epoch}); err != nil {
+	if _, err := l.create(ctx, eventstore.Token{LogID: head.LogID, Epoch: head.Epoch}, FromBeginning); err != nil {
 		return err
 	}
 	at, taken, err := l.take(ctx, evenHalted)

@@ -3,22 +3,24 @@ package outbox
 // The statements on checkpoints, each on one row: that of a name and a shard. Every change by an owner names the lease epoch that it took the lease with and expects
 // a lease that has not run out, by the database's clock; one that does not hold it matches no row.
 const (
-	// sqlCreate adds a checkpoint that is not there yet: name, shards, position, event id, log id, log epoch. The rows of
+	// sqlCreate adds a checkpoint that is not there yet: name, shards, position, event id, log id, log epoch, and where that is. The rows of
 	// all shards come into being together, under the lock on that of shard 0: a number of shards that was begun with is
 	// never mixed with another, and a row that is lost is not made again, since what its shard had done is not known.
 	sqlCreate = `
 with begun as (
-	insert into checkpoints (name, shards, position, event_id, log_id, log_epoch)
-	values ($1, $2, $3, nullif($4, '00000000-0000-0000-0000-000000000000'::uuid), $5, $6)
+	insert into checkpoints (name, shards, position, event_id, log_id, log_epoch, begun_from)
+	values ($1, $2, $3, nullif($4, '00000000-0000-0000-0000-000000000000'::uuid), $5, $6, $7)
 	on conflict do nothing
-	returning name, shards, position, event_id, log_id, log_epoch
+	returning name, shards, position, event_id, log_id, log_epoch, begun_from
 )
-insert into checkpoints (name, shard, shards, position, event_id, log_id, log_epoch)
-select name, shard, shards, position, event_id, log_id, log_epoch
+insert into checkpoints (name, shard, shards, position, event_id, log_id, log_epoch, begun_from)
+select name, shard, shards, position, event_id, log_id, log_epoch, begun_from
 from begun cross join generate_series(1, begun.shards - 1) as shard`
 
-	// sqlShards tells how many shards a checkpoint was begun with, and whether it has the row of one: name, shard.
-	sqlShards = `select coalesce(max(shards), 0), coalesce(bool_or(shard = $2), false) from checkpoints where name = $1`
+	// sqlShards tells how many shards a checkpoint was begun with, whether it has the row of one, and from where it was begun,
+	// or nothing when that is not known: name, shard.
+	sqlShards = `
+select coalesce(max(shards), 0), coalesce(bool_or(shard = $2), false), coalesce(max(begun_from), '') from checkpoints where name = $1`
 
 	// sqlTake takes a lease that is free, has run out, or is this owner's, unless it is paused: name, shard, owner, seconds, whether a halt is
 	// undone, and of how many shards.
@@ -206,4 +208,82 @@ returning checkpoint, stream, position, attempts`
 	sqlListSkipped = `
 select checkpoint, position, event_id, stream, type, reason, skipped_by, skipped_at from skipped_events
 where $1 = '' or checkpoint = $1 order by skipped_at desc, position desc limit $2`
+)
+
+// The statements on the inbox table.
+const (
+	// sqlInboxPut writes a message down unless its id is known: topic, id, digest, size, payload, headers, the seconds until
+	// it is due, why it is dead or empty. It tells whether it did, and else the digest that is known, if it is to be seen yet.
+	sqlInboxPut = `
+with put as (
+	insert into inbox (topic, id, digest, size, payload, headers, received_at, available_at, dead_at, last_error)
+	values ($1, $2, $3, $4, $5, $6, clock_timestamp(), clock_timestamp() + make_interval(secs => $7),
+		case when $8::text <> '' then clock_timestamp() end, nullif($8::text, ''))
+	on conflict do nothing
+	returning digest
+)
+select exists (select from put), (select digest from inbox where topic = $1 and id = $2)`
+
+	// sqlInboxClaim claims messages that are due and hides them from others for a while: limit, topics, seconds. An attempt
+	// counts before it is made, so that a message that kills its process does not come back for ever.
+	sqlInboxClaim = `
+update inbox i set attempts = attempts + 1, available_at = clock_timestamp() + make_interval(secs => $3)
+from (
+	select topic, id from inbox
+	where handled_at is null and dead_at is null and available_at <= clock_timestamp() and topic = any($2)
+	order by available_at limit $1 for update skip locked
+) due
+where i.topic = due.topic and i.id = due.id
+returning i.topic, i.id, i.payload, i.headers, i.attempts, i.received_at`
+
+	// sqlInboxDue tells in how many seconds the next message of some topics is due.
+	sqlInboxDue = `
+select extract(epoch from available_at - clock_timestamp())::float8 from inbox
+where handled_at is null and dead_at is null and topic = any($1) order by available_at limit 1`
+
+	// sqlInboxHandled notes that messages were handled, whoever else has them in hand by now.
+	sqlInboxHandled = `
+update inbox i set handled_at = clock_timestamp(), dead_at = null, payload = null, headers = '{}', last_error = null
+from unnest($1::text[], $2::text[]) as f(topic, id)
+where i.topic = f.topic and i.id = f.id and i.handled_at is null`
+
+	// sqlInboxFailed returns messages for another attempt, or buries them: by message its topic, id, the attempt that failed,
+	// the seconds to wait, the error and whether it is of no use to try again; then the limit of attempts. A message that was
+	// claimed again in the meantime is left to its new claim. It names those that are dead.
+	sqlInboxFailed = `
+with failed as (
+	update inbox i set last_error = f.error, available_at = clock_timestamp() + make_interval(secs => f.wait),
+		dead_at = case when f.final or i.attempts >= $7 then clock_timestamp() end
+	from unnest($1::text[], $2::text[], $3::int[], $4::float8[], $5::text[], $6::bool[]) as f(topic, id, attempt, wait, error, final)
+	where i.topic = f.topic and i.id = f.id and i.attempts = f.attempt and i.dead_at is null and i.handled_at is null
+	returning i.topic, i.id, i.last_error, i.dead_at
+)
+select topic, id, last_error from failed where dead_at is not null`
+
+	sqlInboxColumns = `
+select topic, id, case when handled_at is not null then 'handled' when dead_at is not null then 'dead' else 'waiting' end,
+	attempts, received_at, available_at, dead_at, handled_at, size, coalesce(last_error, ''), headers, `
+
+	// sqlInboxList lists the messages in a state, of one topic or, empty, of all.
+	sqlInboxList = sqlInboxColumns + `null::bytea from inbox
+where case $1::text when 'handled' then handled_at is not null when 'dead' then dead_at is not null and handled_at is null
+	else dead_at is null and handled_at is null end and $2 in ('', topic)
+order by received_at, topic, id limit $3`
+
+	sqlInboxShow = sqlInboxColumns + `payload from inbox where topic = $1 and id = $2`
+
+	sqlInboxRetry = `
+update inbox set dead_at = null, attempts = 0, available_at = clock_timestamp()
+where topic = $1 and id = any($2) and dead_at is not null and handled_at is null and octet_length(payload) = size`
+
+	sqlInboxDiscard = `
+update inbox set handled_at = clock_timestamp(), payload = null, headers = '{}', last_error = 'discarded: ' || last_error
+where topic = $1 and id = any($2) and dead_at is not null and handled_at is null`
+
+	// sqlInboxForget deletes some of the messages that were handled so many seconds ago.
+	sqlInboxForget = `
+delete from inbox where (topic, id) in (
+	select topic, id from inbox where handled_at < clock_timestamp() - make_interval(secs => $1)
+	order by handled_at limit $2 for update skip locked
+)`
 )

@@ -14,6 +14,9 @@ import (
 func TestStatementsFitTheSchema(t *testing.T) {
 	t.Parallel()
 	statements := map[string]string{
+		"sqlInboxPut": sqlInboxPut, "sqlInboxClaim": sqlInboxClaim, "sqlInboxDue": sqlInboxDue, "sqlInboxHandled": sqlInboxHandled,
+		"sqlInboxFailed": sqlInboxFailed, "sqlInboxColumns": "", "sqlInboxList": sqlInboxList, "sqlInboxShow": sqlInboxShow,
+		"sqlInboxRetry": sqlInboxRetry, "sqlInboxDiscard": sqlInboxDiscard, "sqlInboxForget": sqlInboxForget,
 		"sqlCreate": sqlCreate, "sqlShards": sqlShards, "sqlTake": sqlTake, "sqlLook": sqlLook, "sqlReload": sqlReload, "sqlRenew": sqlRenew,
 		"sqlRelease": sqlRelease, "sqlHalt": sqlHalt, "sqlAdvance": sqlAdvance, "sqlAsync": sqlAsync,
 		"sqlClaim": sqlClaim, "sqlNextDue": sqlNextDue, "sqlDelivered": sqlDelivered, "sqlFailed": sqlFailed, "sqlReturn": sqlReturn,

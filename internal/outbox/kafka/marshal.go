@@ -46,6 +46,7 @@ func (m marshaler) Unmarshal(in *sarama.ConsumerMessage) (*message.Message, erro
 	}
 	if msg.UUID == "" {
 		msg.UUID = fmt.Sprintf("%s:%d:%d", in.Topic, in.Partition, in.Offset)
+		msg.Metadata.Set(outbox.MetaPlace, msg.UUID)
 	}
 	return msg, nil
 }

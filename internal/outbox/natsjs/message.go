@@ -104,6 +104,7 @@ func decode(in jetstream.Msg, stream string, sequence uint64) *message.Message {
 	}
 	if msg.UUID == "" {
 		msg.UUID = fmt.Sprintf("%s:%d", stream, sequence)
+		msg.Metadata[outbox.MetaPlace] = msg.UUID
 	}
 	return msg
 }

@@ -66,6 +66,9 @@ type Config struct {
 	Refuse bool
 	// Replicas of a stream, 1 to 5, in a cluster. Default 0: one when the stream is made, and then what an operator set.
 	Replicas int
+	// Foreign says that the topics belong to others: whichever stream carries one is taken as it is, whatever its name, its
+	// limits and its other subjects are. One that no stream carries gets one as usual.
+	Foreign bool
 	// Dedupe is for how long the server knows a message again. Default 2 minutes.
 	Dedupe time.Duration
 
@@ -253,8 +256,14 @@ func (b *Broker) stream(ctx context.Context, topic string) (jetstream.Stream, er
 	if !b.conn.IsConnected() {
 		return nil, nats.ErrDisconnected
 	}
+	if b.cfg.Foreign {
+		if carrier, err := b.js.StreamNameBySubject(ctx, topic); err == nil {
+			name = carrier
+		}
+	}
 	stream, err := b.js.Stream(ctx, name)
 	switch {
+	case err == nil && b.cfg.Foreign:
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		stream, err = b.js.CreateStream(ctx, b.limit(jetstream.StreamConfig{Name: name, Subjects: []string{topic}}))
 	case err == nil:
