@@ -54,6 +54,9 @@ func newRules() rules {
 			"Query.event":         staffOnly,
 			"Query.events":        staffOnly,
 			"Subscription.events": staffOnly,
+
+			// Names of processes, and why something stands still: for who looks after the server.
+			"Query.deliveries": staffOnly,
 		},
 		objects: map[string]objectRule{
 			cartView:     byAccess(cartview.Access()),

@@ -120,6 +120,8 @@ func listCases(cart string) map[string][]listCase {
 		"Query.nodes":    nil,                                                                 // TestNodesAskOncePerType
 		"Query.history":  {history("version data"), history(wholeEntry)},
 
+		"Query.deliveries": nil, // TestDeliveriesTakeOneStatement
+
 		"CartsChange.carts":   nil, // TestLiveListsAskOncePerPart
 		"OrdersChange.orders": nil,
 	}

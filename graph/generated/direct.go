@@ -116,6 +116,24 @@ var directTypes = direct.Types{
 			"orderId":    {Index: 3},
 		},
 	},
+	"Delivery": {
+		Satisfies: deliveryImplementors,
+		Fields: map[string]direct.Field{
+			"name":               {Index: 0},
+			"kind":               {Index: 1},
+			"view":               {Index: 2},
+			"shard":              {Index: 3},
+			"shards":             {Index: 4},
+			"position":           {Index: 5},
+			"head":               {Index: 6},
+			"eventsBehind":       {Index: 7},
+			"millisecondsBehind": {Index: 8},
+			"owner":              {Index: 9},
+			"state":              {Index: 10},
+			"reason":             {Index: 11},
+			"parkedStreams":      {Index: 12},
+		},
+	},
 	"DryRun": {
 		Satisfies: dryRunImplementors,
 		Fields: map[string]direct.Field{
@@ -641,6 +659,59 @@ func directCheckOutPayload(e *direct.Encoder, p *direct.Plan, obj *model.CheckOu
 			} else {
 				e.String(*obj.OrderID)
 			}
+		}
+	}
+	e.Text(p.End)
+}
+
+func directDelivery(e *direct.Encoder, p *direct.Plan, obj *model.Delivery) {
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		e.Text(s.Key)
+		switch s.Field {
+		case 0: // name
+			e.String(obj.Name)
+		case 1: // kind
+			e.String(string(obj.Kind))
+		case 2: // view
+			v := obj.View()
+			if v == nil {
+				e.Null()
+			} else {
+				e.String(*v)
+			}
+		case 3: // shard
+			e.Int(obj.Shard)
+		case 4: // shards
+			e.Int(obj.Shards)
+		case 5: // position
+			e.Bytes = model.AppendPosition(e.Bytes, obj.Position)
+		case 6: // head
+			e.Bytes = model.AppendPosition(e.Bytes, obj.Head)
+		case 7: // eventsBehind
+			v := obj.EventsBehind()
+			e.Int(v)
+		case 8: // millisecondsBehind
+			v := obj.MillisecondsBehind()
+			e.Int(v)
+		case 9: // owner
+			v := obj.Owner()
+			if v == nil {
+				e.Null()
+			} else {
+				e.String(*v)
+			}
+		case 10: // state
+			e.String(string(obj.State))
+		case 11: // reason
+			v := obj.Reason()
+			if v == nil {
+				e.Null()
+			} else {
+				e.String(*v)
+			}
+		case 12: // parkedStreams
+			e.Int(obj.Parked)
 		}
 	}
 	e.Text(p.End)
@@ -1746,6 +1817,48 @@ func (ec *executionContext) marshalNCheckOutPayload2ᚖgithubᚗcomᚋheadrace�
 		}
 	}
 	return ec._CheckOutPayload(ctx, sel, v)
+}
+
+func (ec *executionContext) marshalNDelivery2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐDelivery(ctx context.Context, sel ast.SelectionSet, v model.Delivery) graphql.Marshaler {
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "Delivery", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			directDelivery(e, p, &v)
+		})
+		if out != nil {
+			return out
+		}
+	}
+	return ec._Delivery(ctx, sel, &v)
+}
+
+func (ec *executionContext) marshalNDelivery2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐDeliveryᚄ(ctx context.Context, sel ast.SelectionSet, v []model.Delivery) graphql.Marshaler {
+	if v == nil {
+		return graphql.Array{}
+	}
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "Delivery", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			e.Text("[")
+			for i := range v {
+				e.Comma(i)
+				directDelivery(e, p, &v[i])
+			}
+			e.Text("]")
+		})
+		if out != nil {
+			return out
+		}
+	}
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNDelivery2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐDelivery(ctx, sel, v[i])
+	})
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+	return ret
 }
 
 func (ec *executionContext) marshalNEvent2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐEvent(ctx context.Context, sel ast.SelectionSet, v model.Event) graphql.Marshaler {
