@@ -57,6 +57,7 @@ type commandLine struct {
 	Dev         devCommand         `cmd:"" help:"Run for development: a private Postgres unless DATABASE_URL is set, migrated, with GraphiQL."`
 	Serve       serveCommand       `cmd:"" help:"Run the server. Refuses to start when the database is not migrated."`
 	Migrate     migrateCommand     `cmd:"" help:"Move the database's schema."`
+	Status      statusCommand      `cmd:"" help:"Say how far everything that follows the log is behind it. Ends with 1 when something needs help."`
 	Projections projectionsCommand `cmd:"" help:"Look at the views' projections and rebuild them."`
 	Outbox      outboxCommand      `cmd:"" help:"Look after outbox messages that could not be delivered."`
 	Postgres    postgresCommand    `cmd:"" help:"Look after the private Postgres of this checkout."`

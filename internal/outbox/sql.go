@@ -126,6 +126,20 @@ from unnest($1::uuid[], $2::int[], $3::float8[], $4::text[]) as f(id, attempt, w
 where o.id = f.id and o.attempts = f.attempt and o.dead_at is null
 returning o.id, o.dead_at is not null`
 
+	// sqlBacklog tells of the outbox and of the inbox how many messages are due and how many are dead, each counted up to
+	// $1, and for how many seconds the first of them has been due.
+	sqlBacklog = `
+select
+	(select count(*) from (select from outbox where dead_at is null and available_at <= clock_timestamp() limit $1) due),
+	(select count(*) from (select from outbox where dead_at is not null limit $1) dead),
+	coalesce((select greatest(0, extract(epoch from clock_timestamp() - available_at)) from outbox
+		where dead_at is null order by available_at limit 1), 0)::float8,
+	(select count(*) from (select from inbox where handled_at is null and dead_at is null
+		and available_at <= clock_timestamp() limit $1) due),
+	(select count(*) from (select from inbox where dead_at is not null and handled_at is null limit $1) dead),
+	coalesce((select greatest(0, extract(epoch from clock_timestamp() - available_at)) from inbox
+		where handled_at is null and dead_at is null order by available_at limit 1), 0)::float8`
+
 	sqlListDead = `
 select id, topic, key, payload::text, headers, attempts, created_at, dead_at, coalesce(last_error, '') from outbox
 where dead_at is not null order by dead_at, id limit $1`

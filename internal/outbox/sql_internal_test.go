@@ -17,7 +17,7 @@ func TestStatementsFitTheSchema(t *testing.T) {
 		"sqlInboxPut": sqlInboxPut, "sqlInboxClaim": sqlInboxClaim, "sqlInboxDue": sqlInboxDue, "sqlInboxHandled": sqlInboxHandled,
 		"sqlInboxFailed": sqlInboxFailed, "sqlInboxColumns": "", "sqlInboxList": sqlInboxList, "sqlInboxShow": sqlInboxShow,
 		"sqlInboxRetry": sqlInboxRetry, "sqlInboxDiscard": sqlInboxDiscard, "sqlInboxForget": sqlInboxForget,
-		"sqlCreate": sqlCreate, "sqlShards": sqlShards, "sqlTake": sqlTake, "sqlLook": sqlLook, "sqlReload": sqlReload, "sqlRenew": sqlRenew,
+		"sqlCreate": sqlCreate, "sqlShards": sqlShards, "sqlBacklog": sqlBacklog, "sqlTake": sqlTake, "sqlLook": sqlLook, "sqlReload": sqlReload, "sqlRenew": sqlRenew,
 		"sqlRelease": sqlRelease, "sqlHalt": sqlHalt, "sqlAdvance": sqlAdvance, "sqlAsync": sqlAsync,
 		"sqlClaim": sqlClaim, "sqlNextDue": sqlNextDue, "sqlDelivered": sqlDelivered, "sqlFailed": sqlFailed, "sqlReturn": sqlReturn,
 		"sqlListDead": sqlListDead, "sqlRetryDead": sqlRetryDead, "sqlDiscardDead": sqlDiscardDead,

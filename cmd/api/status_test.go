@@ -1,0 +1,61 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/headrace/headrace/internal/pgtest"
+)
+
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	database, pool := pgtest.URL(t), pgtest.Pool(t)
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	status := func(wantCode int, wantErr string) (stdout string, parsed standing) {
+		t.Helper()
+		code, stdout, stderr := command(t, "status", "--database-url", database)
+		if code != wantCode || !strings.Contains(stderr, wantErr) {
+			t.Fatalf("exit %d: %s", code, stderr)
+		}
+		again, asJSON, _ := command(t, "status", "--json", "--database-url", database)
+		if err := json.Unmarshal([]byte(asJSON), &parsed); err != nil || again != wantCode || parsed.Well != (wantCode == exitDone) {
+			t.Fatalf("exit %d: %s, %v", again, asJSON, err)
+		}
+		return stdout, parsed
+	}
+	status(exitFailed, "cart_v1 is unowned") // no server ever ran
+
+	s := startServer(t, Config{})
+	s.open(t)
+	until(t, "all to be owned", func() bool {
+		code, _, _ := command(t, "status", "--database-url", database)
+		return code == exitDone
+	})
+	stdout, parsed := status(exitDone, "")
+	if len(parsed.Problems) != 0 || !strings.Contains(stdout, "cart_v1") || !strings.Contains(stdout, "outbox: 0 due; 0 dead") {
+		t.Fatalf("got %s, %+v", stdout, parsed)
+	}
+
+	exec(`insert into outbox (id, available_at, created_at, topic, payload, dead_at)
+		values (gen_random_uuid(), now(), now(), 'x', '{}', now()), (gen_random_uuid(), now() + interval '1 hour', now(), 'x', '{}', null)`)
+	if stdout, parsed = status(exitFailed, "outbox: 1 dead"); parsed.Outbox.Due != 0 || !strings.Contains(stdout, "outbox: 0 due; 1 dead") {
+		t.Fatalf("got %s, %+v", stdout, parsed)
+	}
+	exec(`delete from outbox`)
+	exec(`insert into checkpoints (name, shard, shards, halted_at, halt_reason, lease_until) values
+		('wishes', 0, 2, null, null, 'infinity'), ('wishes', 1, 2, now(), 'event 1 is odd', '-infinity')`)
+	stdout, parsed = status(exitFailed, "wishes 1/2 is halted")
+	if len(parsed.Problems) != 1 || !strings.Contains(stdout, "event 1 is odd") {
+		t.Fatalf("got %s, %+v", stdout, parsed)
+	}
+	exec(`update checkpoints set halted_at = null, paused_at = now(), paused_by = 'ada' where name = 'wishes'`)
+	if stdout, _ = status(exitDone, ""); !strings.Contains(stdout, "paused by ada") {
+		t.Fatalf("a pause is wanted: %s", stdout)
+	}
+}
