@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -99,8 +100,16 @@ func setupWith(t *testing.T, cfg graph.Config, with parts) *bundle {
 			return progress.Follow(ctx, view, func(ctx context.Context, p queries.Projection) error {
 				consumer := outbox.NewConsumer(pool, store, broker, outbox.Subscription{
 					Name: p.Checkpoint(), Types: p.Types, Apply: p.Apply,
+					OnFailure: outbox.OnFailure(p.OnFailure), Forget: p.Forget,
 					Committed: func(at eventstore.Token) { progress.Advance(p.Checkpoint(), at) },
-				}, outbox.ConsumerConfig{})
+					Parked: func(now outbox.ParkedStreams) {
+						told := queries.ParkedStreams{Changes: now.Changes, Moved: now.Moved}
+						for _, s := range now.Streams {
+							told.Streams = append(told.Streams, queries.ParkedStream(s))
+						}
+						progress.Parked(p.Checkpoint(), 0, told)
+					},
+				}, outbox.ConsumerConfig{Logger: slog.New(slog.DiscardHandler)})
 				defer progress.OnWait(p.Checkpoint(), consumer.Flush)()
 				return consumer.Run(ctx)
 			})

@@ -61,7 +61,7 @@ func (r *root) awaitOrder(ctx context.Context, id string, within *time.Duration)
 	for {
 		found, err := r.Orders.Get(ctx, id)
 		if err != nil || found != nil {
-			return visible(ctx, r, orderView, found, err)
+			return visible(ctx, r, orderView, marked(r, orderView, found), err)
 		}
 		if _, more := <-changes; !more {
 			return nil, nil

@@ -50,6 +50,7 @@ const (
 	codeUnknownOutcome     = "UNKNOWN_OUTCOME"
 	codeProjectionBehind   = "PROJECTION_BEHIND"
 	codeProjectionHalted   = "PROJECTION_HALTED"
+	codeObjectDegraded     = "OBJECT_DEGRADED"
 	codePositionBeyondHead = "POSITION_BEYOND_HEAD"
 	codeVersionBeyondHead  = "VERSION_BEYOND_HEAD"
 	codeTimeInFuture       = "TIME_IN_FUTURE"
@@ -153,6 +154,10 @@ func expected(ctx context.Context, err error) *gqlerror.Error {
 		return detailed(coded(codeProjectionHalted, message, e.Projection), map[string]any{
 			"projection": e.Projection, "position": position(e.Position), "paused": e.Paused,
 		})
+	}
+	if e, ok := errors.AsType[*queries.ParkedError](err); ok {
+		return detailed(coded(codeObjectDegraded, "%s", "the first event of this object could not be processed; there is nothing to show until that is mended"),
+			map[string]any{"projection": e.Projection, "position": position(e.Position)})
 	}
 	if e, ok := errors.AsType[*queries.WaitersError](err); ok {
 		return coded(codeOverloaded, "%s; try again later", e.Error())

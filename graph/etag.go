@@ -114,7 +114,7 @@ func (e etags) addPositions(ctx context.Context, sum hash.Hash, from *sources) e
 		if err != nil {
 			return err
 		}
-		fmt.Fprintln(sum, f.Checkpoint, changed)
+		fmt.Fprintln(sum, f.Checkpoint, changed, f.ParkedChanges)
 	}
 	return nil
 }

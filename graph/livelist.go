@@ -32,8 +32,9 @@ type liveList[R any, F interface{ Passes(R) bool }] struct {
 	id     func(*R) string
 	at     func(*R) int64
 
-	told     map[string]int64 // by id, the position of the row that the client has
-	position int64            // everything up to here was told
+	told     map[string]int64                // by id, the position of the row that the client has
+	why      map[string]*queries.Degradation // by id, of the rows that are degraded as the client has them
+	position int64                           // everything up to here was told
 	send     func(*model.ListChange[R]) bool
 }
 
@@ -81,6 +82,9 @@ func (l *liveList[R, F]) run(ctx context.Context) error {
 		return err
 	}
 	l.position = at
+	if l.after != nil && *l.after < l.root.Progress.ParkedMoved(l.view) {
+		l.after = nil // rows have changed since whose last event is older
+	}
 	if more, err := l.snapshot(ctx); err != nil || !more {
 		return err
 	}
@@ -101,7 +105,7 @@ func (l *liveList[R, F]) run(ctx context.Context) error {
 
 // snapshot tells what is in the list, part by part. More is false when the client has gone.
 func (l *liveList[R, F]) snapshot(ctx context.Context) (more bool, err error) {
-	l.told = map[string]int64{}
+	l.told, l.why = map[string]int64{}, map[string]*queries.Degradation{}
 	var cursor *string
 	for {
 		var part queries.Slice[R]
@@ -114,12 +118,12 @@ func (l *liveList[R, F]) snapshot(ctx context.Context) (more bool, err error) {
 		}
 		message := &model.ListChange[R]{Kind: model.ListSnapshot}
 		for i := range part.Rows {
-			row := &part.Rows[i]
+			row := marked(l.root, l.view, &part.Rows[i])
 			if !l.root.sees(ctx, l.view, row) {
 				continue
 			}
-			l.told[l.id(row)] = l.at(row)
-			if l.after != nil && l.at(row) <= *l.after {
+			l.tell(row)
+			if l.after != nil && l.at(row) <= *l.after && degradation(row) == nil {
 				message.Unchanged = append(message.Unchanged, l.id(row))
 			} else {
 				message.Rows = append(message.Rows, row)
@@ -142,7 +146,7 @@ func (l *liveList[R, F]) snapshot(ctx context.Context) (more bool, err error) {
 // change tells what became of the keys that changed, in messages of l.first rows. The last one has the new position: a
 // client that misses it begins again with all of them.
 func (l *liveList[R, F]) change(ctx context.Context, c queries.Changes) (more bool, err error) {
-	rows, err := queries.Shared(ctx, l.root.sharing, l.view, c.Keys, c.Position, l.from.GetMany)
+	rows, err := queries.Shared(ctx, l.root.sharing, l.root.Progress.Edition(l.view), c.Keys, c.Position, l.from.GetMany)
 	if err != nil {
 		return false, err
 	}
@@ -172,13 +176,26 @@ func (l *liveList[R, F]) change(ctx context.Context, c queries.Changes) (more bo
 // note adds a row to a message, if the client does not have it as it is. Passes says that it is in the list now.
 func (l *liveList[R, F]) note(message *model.ListChange[R], id string, row *R, passes bool) {
 	at, told := l.told[id]
+	row = marked(l.root, l.view, row)
 	switch {
-	case passes && (!told || at < l.at(row)):
-		l.told[id] = l.at(row)
+	case passes && (!told || at < l.at(row) || !same(degradation(row), l.why[id])):
+		l.tell(row)
 		message.Rows = append(message.Rows, row)
 	case !passes && told:
 		delete(l.told, id)
+		delete(l.why, id)
 		message.Removed = append(message.Removed, id)
+	}
+}
+
+// tell notes what the client has of a row.
+func (l *liveList[R, F]) tell(row *R) {
+	id := l.id(row)
+	l.told[id] = l.at(row)
+	if why := degradation(row); why != nil {
+		l.why[id] = why
+	} else {
+		delete(l.why, id)
 	}
 }
 

@@ -117,7 +117,7 @@ func nodes[R any](
 	out := make([]model.Node, len(rows))
 	for i, row := range rows {
 		if row != nil && r.sees(ctx, view, row) {
-			out[i] = row
+			out[i] = marked(r, view, row)
 		}
 	}
 	return out, nil

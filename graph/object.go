@@ -16,13 +16,17 @@ import (
 type object[R any] struct {
 	*root
 	view string
+	key  func(*R) string // nil: a row is not one stream's
 	get  func(ctx context.Context, id string) (*R, error)
 	past *queries.Past[R]
 }
 
 // newObject also lets history find the type by its name, which begins its ids.
 func newObject[R any](r *root, view queries.View[R], get func(context.Context, string) (*R, error)) object[R] {
-	o := object[R]{root: r, view: view.Name, get: get}
+	o := object[R]{root: r, view: view.Name, key: view.KeyOf(), get: get}
+	if o.key != nil {
+		r.streams[view.Name] = func(row any) string { return o.key(row.(*R)) }
+	}
 	o.past = queries.NewPast(r.Store, view, queries.PastConfig{MaxEvents: r.maxFold})
 	r.histories[view.Name] = history{open: o.open, states: o.states}
 	return o
@@ -34,8 +38,7 @@ func (o object[R]) at(receipt eventstore.Receipt) model.Read[R] {
 		if err := o.ready(ctx, o.view, within, onTimeout, receipt.Token); err != nil {
 			return nil, err
 		}
-		row, err := o.get(ctx, receipt.Stream)
-		return visible(ctx, o.root, o.view, row, err)
+		return o.read(ctx, receipt.Stream, true)
 	}
 }
 
@@ -79,8 +82,29 @@ func find[R any](
 	if err := o.ready(ctx, o.view, within, onTimeout, eventstore.Token{}); err != nil {
 		return nil, err
 	}
+	return o.read(ctx, id, len(readingOf(ctx).tokens) > 0)
+}
+
+// read reads an object that its view is known to be ready for. One that is not there because its first event waits is an
+// error for who was told of it, and not there for others.
+func (o object[R]) read(ctx context.Context, id string, told bool) (*R, error) {
 	row, err := o.get(ctx, id)
-	return visible(ctx, o.root, o.view, row, err)
+	if err == nil && row == nil && told && o.key != nil {
+		if why := o.Progress.Degraded(o.view, id); why != nil {
+			return nil, &queries.ParkedError{Projection: o.view, Degradation: *why}
+		}
+	}
+	return visible(ctx, o.root, o.view, marked(o.root, o.view, row), err)
+}
+
+// marked is a row of a view as it is to be shown: a copy that says why, if it is degraded. Every row of a view that goes out
+// comes through here, after the view was waited for; states of the past do not.
+func marked[R any](r *root, view string, row *R) *R {
+	stream := r.streams[view]
+	if row == nil || stream == nil || !r.Progress.AnyDegraded() {
+		return row
+	}
+	return queries.Mark(r.Progress, view, stream(row), row)
 }
 
 // open reports whether the asker may see the object as it is. What it was is not for those who may not; of what it was he

@@ -190,7 +190,7 @@ func (r *reading) take() map[string]any {
 	for view, u := range r.used {
 		told[view] = map[string]any{
 			"position": position(u.At.Position), "head": position(u.Head), "eventsBehind": u.EventsBehind(),
-			"millisecondsBehind": u.Behind.Milliseconds(), "stale": u.stale,
+			"millisecondsBehind": u.Behind.Milliseconds(), "stale": u.stale, "parkedStreams": u.Parked,
 		}
 	}
 	r.used = nil

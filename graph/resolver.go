@@ -52,7 +52,8 @@ type root struct {
 	present     presenter
 	sharing     *queries.Sharing // of rows among those who follow them
 	rules       rules
-	histories   map[string]history // by the name that begins the ids
+	histories   map[string]history              // by the name that begins the ids
+	streams     map[string]func(row any) string // by view, where a row is what came of one stream
 
 	carts  object[cartview.Cart]
 	orders object[orderview.Order]
@@ -69,7 +70,7 @@ func newRoot(r *Resolver, cfg Config) *root {
 	root := &root{
 		Resolver: r, maxPage: cfg.MaxPage, maxFold: cfg.MaxFold,
 		maxLiveRows: cfg.MaxLiveRows, present: presenter{cfg.Logger}, sharing: queries.NewSharing(queries.SharingConfig{}),
-		rules: newRules(), histories: map[string]history{},
+		rules: newRules(), histories: map[string]history{}, streams: map[string]func(any) string{},
 	}
 	root.carts = newObject(root, cartview.View(), r.Carts.Get)
 	root.orders = newObject(root, orderview.View(), r.Orders.Get)
@@ -117,6 +118,11 @@ func list[R any, F any, O ~string](
 	slice, err := from.List(ctx, f, by, page)
 	if err != nil {
 		return nil, err
+	}
+	if r.Progress.AnyDegraded() {
+		for i := range slice.Rows {
+			slice.Rows[i] = *marked(r, view, &slice.Rows[i])
+		}
 	}
 	count := func(ctx context.Context) (int64, error) { return from.Count(ctx, f) }
 	return model.NewConnection(slice, count), nil

@@ -86,6 +86,9 @@ func watch[R any](
 			return err
 		}
 		w := watching[R]{root: r, view: view, at: at, yield: yield, position: given(seen)}
+		if w.position < r.Progress.ParkedMoved(view) {
+			w.position = 0 // the object may have changed since without an event
+		}
 		var row *R
 		err := r.sharing.Do(ctx, func(ctx context.Context) (err error) {
 			row, err = get(ctx, id)
@@ -102,7 +105,7 @@ func watch[R any](
 			return []*R{row}, err
 		}
 		for change := range changes {
-			rows, err := queries.Shared(ctx, r.sharing, view, []string{id}, change.Position, read)
+			rows, err := queries.Shared(ctx, r.sharing, r.Progress.Edition(view), []string{id}, change.Position, read)
 			if err != nil {
 				return err
 			}
@@ -120,8 +123,9 @@ type watching[R any] struct {
 	view     string
 	at       func(*R) int64
 	yield    func(*R) bool
-	position int64 // of the state that it has; one who comes again has it from before
-	told     bool  // here
+	position int64                // of the state that it has; one who comes again has it from before
+	why      *queries.Degradation // of that state
+	told     bool                 // here
 }
 
 // tell yields the object if its state is new. More is false when it is gone, or the client is.
@@ -129,18 +133,30 @@ func (w *watching[R]) tell(ctx context.Context, row *R) (more bool, err error) {
 	if row == nil {
 		return !w.told, nil
 	}
+	row = marked(w.root, w.view, row)
+	why := degradation(row)
 	switch at, sees := w.at(row), w.root.sees(ctx, w.view, row); {
-	case at <= w.position:
+	case at <= w.position && same(why, w.why):
 		return true, nil
 	case !sees && w.told:
 		return false, forbidden(identity.FromContext(ctx), "this is no longer yours to see")
 	case !sees:
 		return true, nil
 	default:
-		w.position, w.told = at, true
+		w.position, w.why, w.told = at, why, true
 		return w.yield(row), nil
 	}
 }
+
+// degradation says why a row is degraded that was marked; nil: it is not.
+func degradation[R any](row *R) *queries.Degradation {
+	if d, ok := any(row).(interface{ Why() *queries.Degradation }); ok {
+		return d.Why()
+	}
+	return nil
+}
+
+func same(a, b *queries.Degradation) bool { return a == b || (a != nil && b != nil && *a == *b) }
 
 // aroundStreams lets the error for which a subscription ended be its last response.
 func (p presenter) aroundStreams(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {

@@ -97,6 +97,7 @@ func (c consumers) project(projection queries.Projection) {
 				shards[shard] = outbox.NewConsumer(c.app.pool, c.app.store, c.broker, outbox.Subscription{
 					Name: p.Checkpoint(), Types: p.Types, Apply: p.Apply, Shard: shard, Shards: len(shards),
 					OnFailure: outbox.OnFailure(p.OnFailure), Forget: p.Forget,
+					Parked: func(now outbox.ParkedStreams) { c.progress.Parked(p.Checkpoint(), shard, parkedStreams(now)) },
 					Committed: func(at eventstore.Token) { c.progress.AdvanceShard(p.Checkpoint(), shard, len(shards), at) },
 				}, c.config)
 				defer c.progress.OnWait(p.Checkpoint(), shards[shard].Flush)()
@@ -109,6 +110,15 @@ func (c consumers) project(projection queries.Projection) {
 			return all.Wait()
 		})
 	})
+}
+
+// parkedStreams is what a consumer says of parked streams, as views take it.
+func parkedStreams(now outbox.ParkedStreams) queries.ParkedStreams {
+	out := queries.ParkedStreams{Changes: now.Changes, Moved: now.Moved, Streams: make([]queries.ParkedStream, len(now.Streams))}
+	for i, s := range now.Streams {
+		out.Streams[i] = queries.ParkedStream(s)
+	}
+	return out
 }
 
 // react runs a policy: commands in answer to events, from the beginning of the log.

@@ -157,7 +157,7 @@ func TestReadyzNamesWhatIsWrong(t *testing.T) {
 	s.corrupt(t)
 	until(t, "the halt to show", func() bool {
 		code, body := get(t, s.url+"/readyz")
-		return code == http.StatusServiceUnavailable && strings.Contains(body, "projection cart: halted at position 1")
+		return code == http.StatusServiceUnavailable && strings.Contains(body, "projection activity: halted at position 1")
 	})
 }
 

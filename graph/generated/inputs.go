@@ -286,6 +286,8 @@ const (
 	ErrorCodeProjectionBehind ErrorCode = "PROJECTION_BEHIND"
 	// The read model stands still until an operator mends it.
 	ErrorCodeProjectionHalted ErrorCode = "PROJECTION_HALTED"
+	// There is nothing to show of the object: its events wait, from the first one on, until an operator has them tried again.
+	ErrorCodeObjectDegraded ErrorCode = "OBJECT_DEGRADED"
 	// The log has not reached this position.
 	ErrorCodePositionBeyondHead ErrorCode = "POSITION_BEYOND_HEAD"
 	// The object has not reached this version.
@@ -336,6 +338,7 @@ var AllErrorCode = []ErrorCode{
 	ErrorCodeUnknownOutcome,
 	ErrorCodeProjectionBehind,
 	ErrorCodeProjectionHalted,
+	ErrorCodeObjectDegraded,
 	ErrorCodePositionBeyondHead,
 	ErrorCodeVersionBeyondHead,
 	ErrorCodeTimeInFuture,
@@ -349,7 +352,7 @@ var AllErrorCode = []ErrorCode{
 
 func (e ErrorCode) IsValid() bool {
 	switch e {
-	case ErrorCodeGraphqlParseFailed, ErrorCodeGraphqlValidationFailed, ErrorCodeBadRequest, ErrorCodeMethodNotAllowed, ErrorCodeNotAcceptable, ErrorCodeUnsupportedMediaType, ErrorCodeBadUserInput, ErrorCodeUnauthenticated, ErrorCodeForbidden, ErrorCodeRateLimited, ErrorCodeRequestTooLarge, ErrorCodeDocumentLimitExceeded, ErrorCodeDirectiveLimitExceeded, ErrorCodeAliasLimitExceeded, ErrorCodeDepthLimitExceeded, ErrorCodeComplexityLimitExceeded, ErrorCodeRootFieldLimitExceeded, ErrorCodeIntrospectionDisabled, ErrorCodePersistedQueryNotFound, ErrorCodeUntrustedDocument, ErrorCodeOriginNotTrusted, ErrorCodeSubscriptionNeedsStream, ErrorCodeTooManyStreams, ErrorCodeSlowConsumer, ErrorCodeDraining, ErrorCodeOverloaded, ErrorCodeUnknownOutcome, ErrorCodeProjectionBehind, ErrorCodeProjectionHalted, ErrorCodePositionBeyondHead, ErrorCodeVersionBeyondHead, ErrorCodeTimeInFuture, ErrorCodeHistoryTooLong, ErrorCodeLogDiverged, ErrorCodeListTooLarge, ErrorCodeTimeout, ErrorCodeCancelled, ErrorCodeInternalServerError:
+	case ErrorCodeGraphqlParseFailed, ErrorCodeGraphqlValidationFailed, ErrorCodeBadRequest, ErrorCodeMethodNotAllowed, ErrorCodeNotAcceptable, ErrorCodeUnsupportedMediaType, ErrorCodeBadUserInput, ErrorCodeUnauthenticated, ErrorCodeForbidden, ErrorCodeRateLimited, ErrorCodeRequestTooLarge, ErrorCodeDocumentLimitExceeded, ErrorCodeDirectiveLimitExceeded, ErrorCodeAliasLimitExceeded, ErrorCodeDepthLimitExceeded, ErrorCodeComplexityLimitExceeded, ErrorCodeRootFieldLimitExceeded, ErrorCodeIntrospectionDisabled, ErrorCodePersistedQueryNotFound, ErrorCodeUntrustedDocument, ErrorCodeOriginNotTrusted, ErrorCodeSubscriptionNeedsStream, ErrorCodeTooManyStreams, ErrorCodeSlowConsumer, ErrorCodeDraining, ErrorCodeOverloaded, ErrorCodeUnknownOutcome, ErrorCodeProjectionBehind, ErrorCodeProjectionHalted, ErrorCodeObjectDegraded, ErrorCodePositionBeyondHead, ErrorCodeVersionBeyondHead, ErrorCodeTimeInFuture, ErrorCodeHistoryTooLong, ErrorCodeLogDiverged, ErrorCodeListTooLarge, ErrorCodeTimeout, ErrorCodeCancelled, ErrorCodeInternalServerError:
 		return true
 	}
 	return false

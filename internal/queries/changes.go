@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"maps"
+	"slices"
+	"sync"
 
 	"github.com/headrace/headrace/internal/eventstore"
 )
@@ -21,7 +24,7 @@ type Changes struct {
 }
 
 // Changes yields which keys of a view changed after a position, for as long as the context lasts: each time those that
-// changed since, each once. A subscriber is a position in the log here too: one who is slow finds more keys merged the
+// changed since, each once. A key whose stream is parked, or not any more, has changed too. A subscriber is a position in the log here too: one who is slow finds more keys merged the
 // next time, up to a bound, and nothing is gathered for it meanwhile. A view that the feed was not made for is an
 // *UnknownProjectionError, a position beyond the head of the log a *eventstore.BeyondHeadError, also later, when the
 // log was restored to before it. A projection that stands still is a pause, and so is a database that cannot be reached.
@@ -37,17 +40,32 @@ func (f *Feed) Changes(ctx context.Context, projection string, after int64) (ite
 	return func(yield func(Changes, error) bool) {
 		f.tail.join()
 		defer f.tail.leave()
-		follower := &follower{tail: f.tail, filter: EventFilter{Types: v.projection.Types}, position: from}
+		touched := &touched{projection: projection}
+		f.follow(touched, true)
+		defer f.follow(touched, false)
+		follower, reached := &follower{tail: f.tail, filter: EventFilter{Types: v.projection.Types}, position: from}, from
+		waiting := touched.wait(ctx)
 		for {
-			events, err := follower.gather(ctx)
+			events, err := follower.gather(waiting)
 			if err != nil {
 				yield(Changes{}, err)
 				return
 			}
-			if len(events) == 0 || !f.included(ctx, projection, events[len(events)-1].Position) {
+			if ctx.Err() != nil {
 				return
 			}
-			if !yield(v.projection.changes(events), nil) {
+			keys := touched.take()
+			if waiting.Err() != nil {
+				waiting = touched.wait(ctx)
+			}
+			if len(events) == 0 && len(keys) == 0 {
+				continue
+			}
+			if len(events) > 0 && !f.included(ctx, projection, events[len(events)-1].Position) {
+				return
+			}
+			c := v.projection.changes(events, keys, reached)
+			if reached = c.Position; !yield(c, nil) {
 				return
 			}
 		}
@@ -85,9 +103,15 @@ func (f *Feed) included(ctx context.Context, projection string, position int64) 
 	}
 }
 
-func (p Projection) changes(events []eventstore.Event) Changes {
-	c := Changes{Events: make([]int64, len(events)), Position: events[len(events)-1].Position}
-	told := make(map[string]struct{}, len(events))
+func (p Projection) changes(events []eventstore.Event, keys []string, reached int64) Changes {
+	c := Changes{Events: make([]int64, len(events)), Keys: keys, Position: reached}
+	if n := len(events); n > 0 {
+		c.Position = events[n-1].Position
+	}
+	told := make(map[string]struct{}, len(events)+len(keys))
+	for _, key := range keys {
+		told[key] = struct{}{}
+	}
 	for i := range events {
 		c.Events[i] = events[i].Position
 		key := p.Key(events[i])
@@ -97,4 +121,61 @@ func (p Projection) changes(events []eventstore.Event) Changes {
 		}
 	}
 	return c
+}
+
+// touched are keys that changed without an event, for one who follows changes.
+type touched struct {
+	projection string
+
+	mu   sync.Mutex
+	keys map[string]struct{}
+	stop context.CancelFunc // ends the wait for events
+}
+
+func (t *touched) add(keys []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.keys == nil {
+		t.keys = make(map[string]struct{}, len(keys))
+	}
+	for _, key := range keys {
+		t.keys[key] = struct{}{}
+	}
+	t.stop()
+}
+
+// take returns the keys since the last call.
+func (t *touched) take() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	keys := slices.Sorted(maps.Keys(t.keys))
+	t.keys = nil
+	return keys
+}
+
+// wait makes a context that ends when there are keys.
+func (t *touched) wait(ctx context.Context) context.Context {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stop != nil {
+		t.stop()
+	}
+	ctx, t.stop = context.WithCancel(ctx)
+	if len(t.keys) > 0 {
+		t.stop()
+	}
+	return ctx
+}
+
+// follow adds and removes one who follows.
+func (f *Feed) follow(t *touched, on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if on {
+		t.stop = func() {}
+		f.touches[t] = struct{}{}
+		return
+	}
+	delete(f.touches, t)
+	t.stop()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +37,8 @@ type Feed struct {
 	seen     int64         // events up to here have been told to those who watched
 
 	calm map[string]calm // by checkpoint; see LastChange
+
+	touches map[*touched]struct{} // of those who follow changes
 }
 
 // watched is one view of a feed.
@@ -55,14 +58,40 @@ type watcher struct {
 
 // NewFeed returns a feed over views; Run does its work.
 func NewFeed(store *eventstore.Store, tail *Tail, progress *Progress, views ...Projection) *Feed {
-	f := &Feed{store: store, tail: tail, progress: progress, views: map[string]*watched{}, wanted: make(chan struct{}, 1), calm: map[string]calm{}}
+	f := &Feed{store: store, tail: tail, progress: progress, views: map[string]*watched{}, wanted: make(chan struct{}, 1), calm: map[string]calm{}, touches: map[*touched]struct{}{}}
 	for _, p := range views {
 		f.views[p.Name] = &watched{
 			projection: p, keys: map[string]map[*watcher]struct{}{},
 			pending: map[*watcher]struct{}{}, work: make(chan struct{}, 1),
 		}
 	}
+	progress.mu.Lock()
+	defer progress.mu.Unlock()
+	progress.onParked = append(progress.onParked, f.touch)
 	return f
+}
+
+// touch tells that rows of a view changed without an event: their streams were parked, or what waited is handled.
+func (f *Feed) touch(projection string, keys []string) {
+	v, known := f.views[projection]
+	if !known {
+		return
+	}
+	at := f.progress.position(projection)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.idle != nil { // else the session that begins tells everybody
+		for _, key := range append(slices.Clip(keys), "") {
+			for w := range v.keys[key] {
+				v.mark(w, at)
+			}
+		}
+	}
+	for t := range f.touches {
+		if t.projection == projection {
+			t.add(keys)
+		}
+	}
 }
 
 // Watch returns a channel that tells of changes of a view's key, or of all its keys when key is empty, from now on. The

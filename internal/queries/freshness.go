@@ -21,6 +21,12 @@ type Freshness struct {
 	Behind     time.Duration    // the age of the oldest event that the table does not include; 0 when it includes all
 	Halted     bool             // it goes no further until an operator helps
 
+	Parked int // streams whose events wait: what came of them is as it was before
+
+	// ParkedChanges goes up whenever streams are parked, or what waits is handled: then rows change without an event that
+	// the view comes to.
+	ParkedChanges int64
+
 	foremost int64     // of the shards' positions
 	state    uuid.UUID // stands for all shards' positions when they are not the same
 }

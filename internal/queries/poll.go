@@ -81,11 +81,18 @@ func (p *Progress) lookUp(names []string) ([]serving, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look up checkpoints: %w", err)
 	}
-	return found, nil
+	// Before anybody is told of the positions, so that who waits for one knows what is missing in what it reads then.
+	return found, p.learnParked(ctx, found)
 }
 
 // learn takes over what was looked up, and answers waiters. It reports whether a checkpoint moved.
 func (p *Progress) learn(found []serving, asked []string, started time.Time) (moved bool) {
+	var tell []func()
+	defer func() { // without the lock
+		for _, f := range tell {
+			f()
+		}
+	}()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	missing := make(map[string]bool, len(asked))
@@ -94,7 +101,11 @@ func (p *Progress) learn(found []serving, asked []string, started time.Time) (mo
 	}
 	for _, rows := range views(found) {
 		delete(missing, rows[0].Name)
+		before := p.view(rows[0].Name).checkpoint
 		moved = p.learnView(rows, started) || moved
+		if now := rows[0].Checkpoint; before != "" && before != now {
+			tell = append(tell, p.switchedParked(before, now))
+		}
 	}
 	for name := range missing {
 		p.view(name).fail(0, &UnknownProjectionError{Projection: name})
@@ -183,6 +194,7 @@ func (p *Progress) followOne(ctx context.Context, projection Projection, run fun
 			<-ended //nolint:errcheck // it was told to end
 			return errSwitched
 		}
+		p.lookParked(ctx, projection.Checkpoint()) // nor on this
 	}
 }
 
@@ -199,12 +211,15 @@ func (p *Progress) generation(ctx context.Context, projection Projection) (int, 
 	if version != projection.Version {
 		return newest, nil
 	}
-	checkpoint := projection.At(generation).Checkpoint()
+	checkpoint, tell := projection.At(generation).Checkpoint(), func() {}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if v := p.view(projection.Name); v.checkpoint != checkpoint {
+		before := v.checkpoint
 		v.checkpoint = checkpoint
 		v.wake(p.reached[checkpoint].least().Position)
+		tell = p.switchedParked(before, checkpoint)
 	}
+	p.mu.Unlock()
+	tell()
 	return generation, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -97,6 +98,11 @@ type Progress struct {
 	looking bool
 
 	switched chan struct{} // closed when a look finds that another generation serves
+
+	parked    map[string]map[int]parkedShard           // by checkpoint and shard
+	onParked  []func(projection string, keys []string) // of feeds: rows changed without an event
+	parkedNow atomic.Int64                             // parked streams in all
+	edition   atomic.Int64                             // goes up with each change of them
 }
 
 // flusher has a consumer commit at once.
@@ -120,7 +126,7 @@ func NewProgress(pool *pgxpool.Pool, store *eventstore.Store, cfg ProgressConfig
 	return &Progress{
 		pool: pool, store: store, cfg: cfg.withDefaults(),
 		views: map[string]*viewProgress{}, reached: map[string]reach{}, flush: map[string][]*flusher{},
-		nudge: make(chan struct{}, 1), switched: make(chan struct{}),
+		nudge: make(chan struct{}, 1), switched: make(chan struct{}), parked: map[string]map[int]parkedShard{},
 	}
 }
 

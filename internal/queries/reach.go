@@ -69,6 +69,8 @@ type serving struct {
 	Halted        bool       `db:"halted"`
 	HaltReason    string     `db:"halt_reason"`
 	Paused        bool       `db:"paused"`
+	Parked        int        `db:"parked"`
+	ParkedChanges int64      `db:"parked_changes"`
 	Head          int64      `db:"head"`
 	BehindSeconds float64    `db:"behind_seconds"`
 }
@@ -141,6 +143,7 @@ func freshness(rows []serving) Freshness {
 	}
 	for _, row := range rows {
 		f.Halted = f.Halted || row.Halted
+		f.Parked, f.ParkedChanges = f.Parked+row.Parked, f.ParkedChanges+row.ParkedChanges
 	}
 	if f.foremost > f.At.Position {
 		sum := sha256.Sum256(fmt.Append(nil, at))

@@ -34,6 +34,7 @@ const sqlServing = `
 select v.name, v.version, v.generation, v.table_name, coalesce(c.shard, 0) as shard, coalesce(c.shards, 0) as shards,
        coalesce(c.position, 0) as position, c.event_id, c.log_id, coalesce(c.log_epoch, 0) as log_epoch,
        c.halted_at is not null as halted, coalesce(c.halt_reason, '') as halt_reason, c.paused_at is not null as paused,
+       coalesce(c.parked, 0) as parked, coalesce(c.parked_changes, 0) as parked_changes,
        head.position as head,
        coalesce((select extract(epoch from greatest(clock_timestamp() - e.recorded_at, interval '0'))::float8
                  from events e where e.position = oldest.position + 1), 0) as behind_seconds
@@ -43,6 +44,17 @@ cross join lateral (select case when count(*) < max(all_of.shards) then 0 else c
 cross join (select coalesce(max(position), 0) as position from events) head
 where v.name = any($1)
 order by v.name, c.shard`
+
+// sqlParked says which streams are parked in the shards of checkpoints, and of which change that is. A shard without any is
+// one row of an empty stream.
+const sqlParked = `
+select c.name, c.shard, c.parked_changes, c.parked_moved, coalesce(p.stream, ''), coalesce(p.position, 0),
+       coalesce(p.parked_at, c.updated_at)
+from checkpoints c left join parked_streams p on p.checkpoint = c.name and p.shard = c.shard
+where c.name = any($1)`
+
+// sqlParkedChanges says whether that is worth a look.
+const sqlParkedChanges = `select shard, parked_changes from checkpoints where name = $1`
 
 // sqlGenerations says which version, generation and table serves, and which generation is the newest of version $2 (0: there
 // is no table of it).

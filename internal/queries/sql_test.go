@@ -33,6 +33,7 @@ func TestStatementsPrepare(t *testing.T) {
 		"not serving": sqlNotServing, "half full": sqlHalfFull, "lock view": sqlLockView, "busy rebuild": sqlBusyRebuild,
 		"table options": sqlTableOptions, "drop checkpoint": sqlDropCheckpoint, "serve": sqlServe, "indexes": sqlIndexes,
 		"async commit": sqlAsyncCommit, "lock timeout": sqlLockTimeout, "load": sqlLoad, "grants": sqlGrants,
+		"parked": sqlParked, "parked changes": sqlParkedChanges,
 		"checkpoint of": sqlCheckpointOf, "pause": sqlPause, "resume": sqlResume, "list tables": sqlListTables,
 		"mark filling": sqlMarkFilling, "lock checkpoints": sqlLockCheckpoints, "claim worker": sqlClaimWorker,
 		"move worker": sqlMoveWorker, "renew fill": sqlRenewFill, "free fill": sqlFreeFill, "end fill": sqlEndFill,

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/headrace/headrace/internal/commands/money"
+	"github.com/headrace/headrace/internal/queries"
 )
 
 // Name is the view's stable name: of the SQL view, and of the projection to wait for.
@@ -36,6 +37,8 @@ type Cart struct {
 	Position    int64     `db:"position,seen"` // in the log, of the last event seen
 	OpenedAt    time.Time `db:"opened_at"`
 	UpdatedAt   time.Time `db:"updated_at"`
+
+	queries.Degradable // says when an event of it could not be handled
 }
 
 // Total is the sum of the lines.

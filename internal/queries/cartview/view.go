@@ -15,7 +15,8 @@ func View() queries.View[Cart] {
 		Version: 1,
 		Types: queries.Types(cart.Opened{}, cart.ItemAdded{}, cart.QuantityChanged{}, cart.ItemRemoved{},
 			cart.CheckedOut{}, cart.Abandoned{}),
-		Evolve: Evolve,
+		Evolve:    Evolve,
+		OnFailure: queries.Park,
 	}
 }
 

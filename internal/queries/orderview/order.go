@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/headrace/headrace/internal/commands/money"
+	"github.com/headrace/headrace/internal/queries"
 )
 
 // Name is the view's stable name: of the SQL view, and of the projection to wait for.
@@ -41,6 +42,8 @@ type Order struct {
 	Position         int64     `db:"position,seen"`     // in the log, of the last event seen
 	PlacedAt         time.Time `db:"placed_at"`
 	UpdatedAt        time.Time `db:"updated_at"`
+
+	queries.Degradable // says when an event of it could not be handled
 }
 
 // Total is what is to be paid.

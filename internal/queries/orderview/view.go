@@ -13,7 +13,8 @@ func View() queries.View[Order] {
 		Version: 1,
 		Types: queries.Types(order.Placed{}, order.Paid{}, order.Shipped{}, order.Delivered{}, order.Cancelled{},
 			order.Refunded{}),
-		Evolve: Evolve,
+		Evolve:    Evolve,
+		OnFailure: queries.Park,
 	}
 }
 

@@ -4,7 +4,11 @@
 // It does not guard that addresses are unique (the log's claims do), and keeps deactivated users.
 package userview
 
-import "time"
+import (
+	"time"
+
+	"github.com/headrace/headrace/internal/queries"
+)
 
 // Name is the view's stable name: of the SQL view, and of the projection to wait for.
 const Name = "user"
@@ -28,4 +32,6 @@ type User struct {
 	Position     int64     `db:"position,seen"` // in the log, of the last event seen
 	RegisteredAt time.Time `db:"registered_at"`
 	UpdatedAt    time.Time `db:"updated_at"`
+
+	queries.Degradable // says when an event of it could not be handled
 }

@@ -11,10 +11,11 @@ import (
 // View declares the view of users.
 func View() queries.View[User] {
 	return queries.View[User]{
-		Name:    Name,
-		Version: 1,
-		Types:   queries.Types(user.Registered{}, user.Renamed{}, user.EmailChanged{}, user.Deactivated{}),
-		Evolve:  Evolve,
+		Name:      Name,
+		Version:   1,
+		Types:     queries.Types(user.Registered{}, user.Renamed{}, user.EmailChanged{}, user.Deactivated{}),
+		Evolve:    Evolve,
+		OnFailure: queries.Park,
 	}
 }
 
