@@ -110,16 +110,19 @@ select pg_get_indexdef(i.indexrelid), coalesce(pg_get_constraintdef(c.oid), ''),
 from pg_index i left join pg_constraint c on c.conindid = i.indexrelid and c.contype in ('p', 'u', 'x')
 where i.indrelid = to_regclass(quote_ident($1)) order by i.indisprimary desc, i.indexrelid`
 
-	sqlCreateLike     = `create table %[1]s (like %[2]s including all excluding indexes)`
-	sqlAddConstraint  = `alter table %[1]s add %[2]s`
-	sqlCreateIndex    = `create %[3]sindex on %[1]s using %[2]s`
-	sqlAnalyze        = `analyze %[1]s`
-	sqlSetOptions     = `alter table %[1]s set (%[2]s)`
-	sqlDropTable      = `drop table if exists %[1]s`
-	sqlDropCheckpoint = `delete from checkpoints where name in ($1, $1 || '.fill')`
-	sqlReplaceView    = `create or replace view %[1]s as select * from %[2]s`
-	sqlRemakeView     = `drop view %[1]s; create view %[1]s as select * from %[2]s`
-	sqlServe          = `update views set previous = table_name, version = $2, generation = $3 where name = $1`
+	sqlCreateLike    = `create table %[1]s (like %[2]s including all excluding indexes)`
+	sqlAddConstraint = `alter table %[1]s add %[2]s`
+	sqlCreateIndex   = `create %[3]sindex on %[1]s using %[2]s`
+	sqlAnalyze       = `analyze %[1]s`
+	sqlSetOptions    = `alter table %[1]s set (%[2]s)`
+	sqlDropTable     = `drop table if exists %[1]s`
+	// sqlDropCheckpoint also takes away what waits for it and what it passed over.
+	sqlDropCheckpoint = `
+with parked as (delete from parked_streams where checkpoint = $1), skipped as (delete from skipped_events where checkpoint = $1)
+delete from checkpoints where name in ($1, $1 || '.fill')`
+	sqlReplaceView = `create or replace view %[1]s as select * from %[2]s`
+	sqlRemakeView  = `drop view %[1]s; create view %[1]s as select * from %[2]s`
+	sqlServe       = `update views set previous = table_name, version = $2, generation = $3 where name = $1`
 
 	// A projection is replayed from the log, so that it may lose its last moments in a crash.
 	sqlAsyncCommit = `set local synchronous_commit = off`
