@@ -97,7 +97,7 @@ func (c consumers) project(projection queries.Projection) {
 				shards[shard] = outbox.NewConsumer(c.app.pool, c.app.store, c.broker, outbox.Subscription{
 					Name: p.Checkpoint(), Types: p.Types, Apply: p.Apply, Shard: shard, Shards: len(shards),
 					OnFailure: outbox.OnFailure(p.OnFailure), Forget: p.Forget,
-					Parked: func(now outbox.ParkedStreams) { c.progress.Parked(p.Checkpoint(), shard, parkedStreams(now)) },
+					Parked:    func(now outbox.ParkedStreams) { c.progress.Parked(p.Checkpoint(), shard, parkedStreams(now)) },
 					Committed: func(at eventstore.Token) { c.progress.AdvanceShard(p.Checkpoint(), shard, len(shards), at) },
 				}, c.config)
 				defer c.progress.OnWait(p.Checkpoint(), shards[shard].Flush)()

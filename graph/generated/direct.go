@@ -9,6 +9,7 @@ import (
 	"github.com/headrace/headrace/graph/direct"
 	"github.com/headrace/headrace/graph/model"
 	"github.com/headrace/headrace/internal/commands/money"
+	"github.com/headrace/headrace/internal/queries"
 	"github.com/headrace/headrace/internal/queries/activityview"
 	"github.com/headrace/headrace/internal/queries/cartview"
 	"github.com/headrace/headrace/internal/queries/orderview"
@@ -51,17 +52,19 @@ var directTypes = direct.Types{
 	"Cart": {
 		Satisfies: cartImplementors,
 		Fields: map[string]direct.Field{
-			"id":        {Index: 0},
-			"ownerId":   {Index: 1},
-			"status":    {Index: 2},
-			"currency":  {Index: 3},
-			"items":     {Index: 4, Type: "CartItem"},
-			"total":     {Index: 5, Type: "Money"},
-			"orderId":   {Index: 6},
-			"version":   {Index: 7},
-			"position":  {Index: 8},
-			"openedAt":  {Index: 9},
-			"updatedAt": {Index: 10},
+			"id":          {Index: 0},
+			"ownerId":     {Index: 1},
+			"status":      {Index: 2},
+			"currency":    {Index: 3},
+			"items":       {Index: 4, Type: "CartItem"},
+			"total":       {Index: 5, Type: "Money"},
+			"orderId":     {Index: 6},
+			"version":     {Index: 7},
+			"position":    {Index: 8},
+			"openedAt":    {Index: 9},
+			"updatedAt":   {Index: 10},
+			"degraded":    {Index: 11},
+			"degradation": {Index: 12, Type: "Degradation"},
 		},
 	},
 	"CartConnection": {
@@ -114,6 +117,15 @@ var directTypes = direct.Types{
 			"userErrors": {Index: 1, Type: "UserError"},
 			"dryRun":     {Index: 2, Type: "DryRun"},
 			"orderId":    {Index: 3},
+		},
+	},
+	"Degradation": {
+		Satisfies: degradationImplementors,
+		Fields: map[string]direct.Field{
+			"code":     {Index: 0},
+			"message":  {Index: 1},
+			"since":    {Index: 2},
+			"position": {Index: 3},
 		},
 	},
 	"Delivery": {
@@ -243,6 +255,8 @@ var directTypes = direct.Types{
 			"position":         {Index: 11},
 			"placedAt":         {Index: 12},
 			"updatedAt":        {Index: 13},
+			"degraded":         {Index: 14},
+			"degradation":      {Index: 15, Type: "Degradation"},
 		},
 	},
 	"OrderConnection": {
@@ -319,6 +333,8 @@ var directTypes = direct.Types{
 			"position":     {Index: 5},
 			"registeredAt": {Index: 6},
 			"updatedAt":    {Index: 7},
+			"degraded":     {Index: 8},
+			"degradation":  {Index: 9, Type: "Degradation"},
 		},
 	},
 	"UserConnection": {
@@ -488,6 +504,15 @@ func directCart(e *direct.Encoder, p *direct.Plan, obj *cartview.Cart) {
 			e.Bytes = model.AppendTime(e.Bytes, obj.OpenedAt)
 		case 10: // updatedAt
 			e.Bytes = model.AppendTime(e.Bytes, obj.UpdatedAt)
+		case 11: // degraded
+			v := obj.Degraded()
+			e.Boolean(v)
+		case 12: // degradation
+			if obj.Degradation == nil {
+				e.Null()
+			} else {
+				directDegradation(e, s.Plan, obj.Degradation)
+			}
 		}
 	}
 	e.Text(p.End)
@@ -659,6 +684,26 @@ func directCheckOutPayload(e *direct.Encoder, p *direct.Plan, obj *model.CheckOu
 			} else {
 				e.String(*obj.OrderID)
 			}
+		}
+	}
+	e.Text(p.End)
+}
+
+func directDegradation(e *direct.Encoder, p *direct.Plan, obj *queries.Degradation) {
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		e.Text(s.Key)
+		switch s.Field {
+		case 0: // code
+			v := obj.Code()
+			e.String(string(v))
+		case 1: // message
+			v := obj.Message()
+			e.String(v)
+		case 2: // since
+			e.Bytes = model.AppendTime(e.Bytes, obj.Since)
+		case 3: // position
+			e.Bytes = model.AppendPosition(e.Bytes, obj.Position)
 		}
 	}
 	e.Text(p.End)
@@ -1080,6 +1125,15 @@ func directOrder(e *direct.Encoder, p *direct.Plan, obj *orderview.Order) {
 			e.Bytes = model.AppendTime(e.Bytes, obj.PlacedAt)
 		case 13: // updatedAt
 			e.Bytes = model.AppendTime(e.Bytes, obj.UpdatedAt)
+		case 14: // degraded
+			v := obj.Degraded()
+			e.Boolean(v)
+		case 15: // degradation
+			if obj.Degradation == nil {
+				e.Null()
+			} else {
+				directDegradation(e, s.Plan, obj.Degradation)
+			}
 		}
 	}
 	e.Text(p.End)
@@ -1294,6 +1348,15 @@ func directUser(e *direct.Encoder, p *direct.Plan, obj *userview.User) {
 			e.Bytes = model.AppendTime(e.Bytes, obj.RegisteredAt)
 		case 7: // updatedAt
 			e.Bytes = model.AppendTime(e.Bytes, obj.UpdatedAt)
+		case 8: // degraded
+			v := obj.Degraded()
+			e.Boolean(v)
+		case 9: // degradation
+			if obj.Degradation == nil {
+				e.Null()
+			} else {
+				directDegradation(e, s.Plan, obj.Degradation)
+			}
 		}
 	}
 	e.Text(p.End)
@@ -2632,6 +2695,25 @@ func (ec *executionContext) marshalOCart2ᚖgithubᚗcomᚋheadraceᚋheadrace�
 		}
 	}
 	return ec._Cart(ctx, sel, v)
+}
+
+func (ec *executionContext) marshalODegradation2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚐDegradation(ctx context.Context, sel ast.SelectionSet, v *queries.Degradation) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "Degradation", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			if v == nil {
+				e.Null()
+			} else {
+				directDegradation(e, p, v)
+			}
+		})
+		if out != nil {
+			return out
+		}
+	}
+	return ec._Degradation(ctx, sel, v)
 }
 
 func (ec *executionContext) marshalODryRun2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐDryRun(ctx context.Context, sel ast.SelectionSet, v *model.DryRun) graphql.Marshaler {

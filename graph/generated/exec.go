@@ -428,6 +428,13 @@ type Cart implements Node {
   openedAt: Time!
   "When it last changed."
   updatedAt: Time!
+  """
+  Whether the read model could not process an event of the cart: then it is as it was before that event. A list may have it
+  where that puts it.
+  """
+  degraded: Boolean!
+  "Why it is degraded; null when it is not."
+  degradation: Degradation
 }
 
 "One line of a cart."
@@ -715,6 +722,24 @@ interface Node {
   id: ID!
 }
 
+"Why an object is as it was before an event, though its read model has passed that event."
+type Degradation {
+  "In one word."
+  code: DegradationCode!
+  "In a sentence."
+  message: String!
+  "Since when."
+  since: Time!
+  "The place in the log of the first event that is missing in the object; those after it are missing too."
+  position: Position!
+}
+
+"Why an object is degraded."
+enum DegradationCode {
+  "An event of it could not be processed. That event and what follows it wait until an operator has it tried again."
+  EVENT_PARKED
+}
+
 "A place in the log: 1, 2, 3, … without holes. Text in answers; text or an integer in arguments; \"0\" is the start."
 scalar Position
 
@@ -927,6 +952,8 @@ enum ErrorCode {
   PROJECTION_BEHIND
   "The read model stands still until an operator mends it."
   PROJECTION_HALTED
+  "There is nothing to show of the object: its events wait, from the first one on, until an operator has them tried again."
+  OBJECT_DEGRADED
   "The log has not reached this position."
   POSITION_BEYOND_HEAD
   "The object has not reached this version."
@@ -1173,6 +1200,13 @@ type Order implements Node {
   placedAt: Time!
   "When it last changed."
   updatedAt: Time!
+  """
+  Whether the read model could not process an event of the order: then it is as it was before that event. A list may have it
+  where that puts it.
+  """
+  degraded: Boolean!
+  "Why it is degraded; null when it is not."
+  degradation: Degradation
 }
 
 "One line of an order."
@@ -1582,6 +1616,13 @@ type User implements Node {
   registeredAt: Time!
   "When they last changed."
   updatedAt: Time!
+  """
+  Whether the read model could not process an event of the user: then it is as it was before that event. A list may have it
+  where that puts it.
+  """
+  degraded: Boolean!
+  "Why it is degraded; null when it is not."
+  degradation: Degradation
 }
 
 "Where a user is in their life here."
@@ -1802,6 +1843,10 @@ func (ec *executionContext) childFields_Cart(ctx context.Context, field graphql.
 		return ec.fieldContext_Cart_openedAt(ctx, field)
 	case "updatedAt":
 		return ec.fieldContext_Cart_updatedAt(ctx, field)
+	case "degraded":
+		return ec.fieldContext_Cart_degraded(ctx, field)
+	case "degradation":
+		return ec.fieldContext_Cart_degradation(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type Cart", field.Name)
 }
@@ -1892,6 +1937,20 @@ func (ec *executionContext) childFields_CheckOutPayload(ctx context.Context, fie
 		return ec.fieldContext_CheckOutPayload_order(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type CheckOutPayload", field.Name)
+}
+
+func (ec *executionContext) childFields_Degradation(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "code":
+		return ec.fieldContext_Degradation_code(ctx, field)
+	case "message":
+		return ec.fieldContext_Degradation_message(ctx, field)
+	case "since":
+		return ec.fieldContext_Degradation_since(ctx, field)
+	case "position":
+		return ec.fieldContext_Degradation_position(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type Degradation", field.Name)
 }
 
 func (ec *executionContext) childFields_Delivery(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
@@ -2106,6 +2165,10 @@ func (ec *executionContext) childFields_Order(ctx context.Context, field graphql
 		return ec.fieldContext_Order_placedAt(ctx, field)
 	case "updatedAt":
 		return ec.fieldContext_Order_updatedAt(ctx, field)
+	case "degraded":
+		return ec.fieldContext_Order_degraded(ctx, field)
+	case "degradation":
+		return ec.fieldContext_Order_degradation(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type Order", field.Name)
 }
@@ -2230,6 +2293,10 @@ func (ec *executionContext) childFields_User(ctx context.Context, field graphql.
 		return ec.fieldContext_User_registeredAt(ctx, field)
 	case "updatedAt":
 		return ec.fieldContext_User_updatedAt(ctx, field)
+	case "degraded":
+		return ec.fieldContext_User_degraded(ctx, field)
+	case "degradation":
+		return ec.fieldContext_User_degradation(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type User", field.Name)
 }
@@ -4313,6 +4380,61 @@ func (ec *executionContext) fieldContext_Cart_updatedAt(_ context.Context, field
 	return graphql.NewScalarFieldContext("Cart", field, false, false, "Time")
 }
 
+func (ec *executionContext) _Cart_degraded(ctx context.Context, field graphql.CollectedField, obj *cartview.Cart) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Cart_degraded(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Degraded(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v bool) graphql.Marshaler {
+			return ec.marshalNBoolean2bool(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Cart_degraded(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Cart", field, true, false, "Boolean")
+}
+
+func (ec *executionContext) _Cart_degradation(ctx context.Context, field graphql.CollectedField, obj *cartview.Cart) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Cart_degradation(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Degradation, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *queries.Degradation) graphql.Marshaler {
+			return ec.marshalODegradation2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚐDegradation(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Cart_degradation(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Cart",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Degradation(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _CartConnection_edges(ctx context.Context, field graphql.CollectedField, obj *model.Connection[cartview.Cart]) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -5089,6 +5211,98 @@ func (ec *executionContext) fieldContext_CheckOutPayload_order(ctx context.Conte
 		return fc, err
 	}
 	return fc, nil
+}
+
+func (ec *executionContext) _Degradation_code(ctx context.Context, field graphql.CollectedField, obj *queries.Degradation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Degradation_code(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Code(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v queries.DegradationCode) graphql.Marshaler {
+			return ec.marshalNDegradationCode2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚐDegradationCode(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Degradation_code(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Degradation", field, true, false, "DegradationCode")
+}
+
+func (ec *executionContext) _Degradation_message(ctx context.Context, field graphql.CollectedField, obj *queries.Degradation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Degradation_message(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Message(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Degradation_message(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Degradation", field, true, false, "String")
+}
+
+func (ec *executionContext) _Degradation_since(ctx context.Context, field graphql.CollectedField, obj *queries.Degradation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Degradation_since(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Since, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v time.Time) graphql.Marshaler {
+			return ec.marshalNTime2timeᚐTime(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Degradation_since(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Degradation", field, false, false, "Time")
+}
+
+func (ec *executionContext) _Degradation_position(ctx context.Context, field graphql.CollectedField, obj *queries.Degradation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Degradation_position(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Position, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int64) graphql.Marshaler {
+			return ec.marshalNPosition2int64(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Degradation_position(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Degradation", field, false, false, "Position")
 }
 
 func (ec *executionContext) _Delivery_name(ctx context.Context, field graphql.CollectedField, obj *model.Delivery) (ret graphql.Marshaler) {
@@ -7611,6 +7825,61 @@ func (ec *executionContext) fieldContext_Order_updatedAt(_ context.Context, fiel
 	return graphql.NewScalarFieldContext("Order", field, false, false, "Time")
 }
 
+func (ec *executionContext) _Order_degraded(ctx context.Context, field graphql.CollectedField, obj *orderview.Order) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Order_degraded(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Degraded(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v bool) graphql.Marshaler {
+			return ec.marshalNBoolean2bool(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Order_degraded(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Order", field, true, false, "Boolean")
+}
+
+func (ec *executionContext) _Order_degradation(ctx context.Context, field graphql.CollectedField, obj *orderview.Order) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Order_degradation(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Degradation, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *queries.Degradation) graphql.Marshaler {
+			return ec.marshalODegradation2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚐDegradation(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Order_degradation(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Order",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Degradation(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _OrderConnection_edges(ctx context.Context, field graphql.CollectedField, obj *model.Connection[orderview.Order]) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -9538,6 +9807,61 @@ func (ec *executionContext) _User_updatedAt(ctx context.Context, field graphql.C
 }
 func (ec *executionContext) fieldContext_User_updatedAt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("User", field, false, false, "Time")
+}
+
+func (ec *executionContext) _User_degraded(ctx context.Context, field graphql.CollectedField, obj *userview.User) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_User_degraded(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Degraded(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v bool) graphql.Marshaler {
+			return ec.marshalNBoolean2bool(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_User_degraded(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("User", field, true, false, "Boolean")
+}
+
+func (ec *executionContext) _User_degradation(ctx context.Context, field graphql.CollectedField, obj *userview.User) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_User_degradation(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Degradation, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *queries.Degradation) graphql.Marshaler {
+			return ec.marshalODegradation2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚐDegradation(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_User_degradation(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "User",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Degradation(ctx, field)
+		},
+	}
+	return fc, nil
 }
 
 func (ec *executionContext) _UserConnection_edges(ctx context.Context, field graphql.CollectedField, obj *model.Connection[userview.User]) (ret graphql.Marshaler) {
@@ -12843,6 +13167,16 @@ func (ec *executionContext) _Cart(ctx context.Context, sel ast.SelectionSet, obj
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
+		case "degraded":
+			out.Values[i] = ec._Cart_degraded(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "degradation":
+			out.Values[i] = ec._Cart_degradation(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
 		default:
 			panic("unknown field " + strconv.Quote(field.Name))
 		}
@@ -13145,6 +13479,54 @@ func (ec *executionContext) _CheckOutPayload(ctx context.Context, sel ast.Select
 				func(ctx context.Context) graphql.Marshaler {
 					return ec._CheckOutPayload_order(ctx, field, obj)
 				})
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
+var degradationImplementors = []string{"Degradation"}
+
+func (ec *executionContext) _Degradation(ctx context.Context, sel ast.SelectionSet, obj *queries.Degradation) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, degradationImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("Degradation")
+		case "code":
+			out.Values[i] = ec._Degradation_code(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "message":
+			out.Values[i] = ec._Degradation_message(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "since":
+			out.Values[i] = ec._Degradation_since(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "position":
+			out.Values[i] = ec._Degradation_position(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
 		default:
 			panic("unknown field " + strconv.Quote(field.Name))
 		}
@@ -13970,6 +14352,16 @@ func (ec *executionContext) _Order(ctx context.Context, sel ast.SelectionSet, ob
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
+		case "degraded":
+			out.Values[i] = ec._Order_degraded(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "degradation":
+			out.Values[i] = ec._Order_degradation(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
 		default:
 			panic("unknown field " + strconv.Quote(field.Name))
 		}
@@ -14544,6 +14936,16 @@ func (ec *executionContext) _User(ctx context.Context, sel ast.SelectionSet, obj
 		case "updatedAt":
 			out.Values[i] = ec._User_updatedAt(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "degraded":
+			out.Values[i] = ec._User_degraded(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "degradation":
+			out.Values[i] = ec._User_degradation(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
 				out.Invalids++
 			}
 		default:
@@ -15292,6 +15694,21 @@ func (ec *executionContext) unmarshalNCheckOutCartInput2githubᚗcomᚋheadrace�
 func (ec *executionContext) unmarshalNDeactivateUserInput2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋgeneratedᚐDeactivateUserInput(ctx context.Context, v any) (DeactivateUserInput, error) {
 	res, err := ec.unmarshalInputDeactivateUserInput(ctx, v)
 	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) unmarshalNDegradationCode2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚐDegradationCode(ctx context.Context, v any) (queries.DegradationCode, error) {
+	tmp, err := graphql.UnmarshalString(v)
+	res := queries.DegradationCode(tmp)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNDegradationCode2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚐDegradationCode(ctx context.Context, sel ast.SelectionSet, v queries.DegradationCode) graphql.Marshaler {
+	_ = sel
+	res := graphql.MarshalString(string(v))
+	if res == graphql.Null {
+		graphql.AddInvalidNullFromMarshaler(ctx, "DegradationCode!")
+	}
+	return res
 }
 
 func (ec *executionContext) unmarshalNDeliverOrderInput2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋgeneratedᚐDeliverOrderInput(ctx context.Context, v any) (DeliverOrderInput, error) {
