@@ -23,8 +23,8 @@ import (
 type config struct {
 	Duration time.Duration `default:"3s" help:"How long each run of a case lasts."`
 	Runs     int           `default:"3" help:"How many runs each case has; the median is reported."`
-	Only     string        `help:"Run only the sections whose name contains this: append, command, replay, relay, latency, read, graphql."`
-	Events   int           `default:"200000" help:"How many events the replay and the relay read."`
+	Only     string        `help:"Run only the sections whose name contains this: append, command, replay, drain, delivery, rebuild, latency, read, graphql, subscriptions."`
+	Events   int           `default:"200000" help:"How many events the replay reads. The relay drains as many, and ten times as many; a rebuild takes five times as many."`
 	API      string        `help:"The server's binary for the GraphQL section; built when empty." type:"existingfile"`
 }
 
@@ -63,7 +63,9 @@ func measure(ctx context.Context, cfg config) error {
 		{"append", b.appendSection},
 		{"command", b.commandSection},
 		{"replay", b.replaySection},
-		{"relay", b.relaySection},
+		{"drain", b.drainSection},
+		{"delivery", b.deliverySection},
+		{"rebuild", b.rebuildSection},
 		{"latency", b.latencySection},
 		{"read", b.readSection},
 		{"graphql", b.graphqlSection},
@@ -86,6 +88,7 @@ type benchCase struct {
 	run    func(context.Context) (sample, error)
 	target float64 // of the ratio to the base; 0: none
 	base   string  // the name of another case, or "P" for the best of the baseline's
+	note   string  // the target, when it is not a ratio
 }
 
 // runCases runs all cases of a section in turn, round by round, so that a disturbance hits all alike.

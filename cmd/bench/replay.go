@@ -57,11 +57,17 @@ func (b *bench) replay(ctx context.Context) (relay, projection sample, err error
 	return relay, projection, nil
 }
 
-func seed(ctx context.Context, store *eventstore.Store, events int) error {
+// cartPayloads are the events of one cart.
+func cartPayloads() []eventstore.Payload {
 	payloads := []eventstore.Payload{cart.Opened{OwnerID: "bench", Currency: "EUR"}}
 	for n := range seedLength - 1 {
 		payloads = append(payloads, cart.ItemAdded(addItem(n)))
 	}
+	return payloads
+}
+
+func seed(ctx context.Context, store *eventstore.Store, events int) error {
+	payloads := cartPayloads()
 	const workers = 32
 	var wg sync.WaitGroup
 	failures := make(chan error, workers)

@@ -116,7 +116,7 @@ func (b *bench) report(ctx context.Context, title, unit string, cases []benchCas
 	}
 	rows := make([]row, len(cases))
 	for i, c := range cases {
-		rows[i] = row{name: c.name, result: medians[c.name], base: c.base}
+		rows[i] = row{name: c.name, result: medians[c.name], base: c.base, target: c.note}
 		if c.target > 0 {
 			rows[i].target = fmt.Sprintf("%.2f", c.target)
 		}

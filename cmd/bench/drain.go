@@ -23,19 +23,22 @@ type carrier interface {
 	message.Subscriber
 }
 
-// relaySection drains one backlog through each broker in turn: by a leased relay, which records after each run how far
-// the broker has acknowledged, to a subscriber that reads every run.
-func (b *bench) relaySection(ctx context.Context) error {
-	dir, err := os.MkdirTemp("", "bench-nats")
+// drainSection drains backlogs of two sizes through each broker in turn: by a leased relay, which records after each run how
+// far the broker has acknowledged, to a subscriber that reads every run. Beside it Watermill's own outbox drains backlogs
+// that are a tenth and a half of the smaller one, of the same payload.
+func (b *bench) drainSection(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "bench-drain")
 	if err != nil {
 		return fmt.Errorf("making a folder: %w", err)
 	}
 	defer os.RemoveAll(dir)
 	program := filepath.Join(dir, "nats-server")
-	build := exec.CommandContext(ctx, "go", "build", "-modfile=tools/go.mod", "-o", program, "github.com/nats-io/nats-server/v2")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("building nats-server, in the repository's folder: %w", err)
+	if err := build(ctx, "-modfile=tools/go.mod", "-o", program, "github.com/nats-io/nats-server/v2"); err != nil {
+		return err
+	}
+	baseline, err := buildBaseline(ctx, dir)
+	if err != nil {
+		return err
 	}
 	lazy, stopLazy, err := startNATS(ctx, program, filepath.Join(dir, "lazy"), "2m")
 	if err != nil {
@@ -47,32 +50,101 @@ func (b *bench) relaySection(ctx context.Context) error {
 		return err
 	}
 	defer stopSynced()
+	small, large := b.config.Events, 10*b.config.Events
+	var cases []benchCase
+	for _, size := range []int{small, large} {
+		backlog, closeBacklog, err := b.backlog(ctx, size)
+		if err != nil {
+			return err
+		}
+		defer closeBacklog()
+		cases = append(cases, backlog.cases(lazy, synced, toLocal(small))...)
+	}
+	for _, size := range []int{small / 10, small / 2} {
+		cases = append(cases, benchCase{
+			name: "watermill-sql's Forwarder to gochannel, " + count(float64(size)), run: b.baseline(baseline, "drain", size), base: toLocal(small),
+		})
+	}
+	return b.report(ctx, "Relay: a backlog, acknowledged by the broker and read", "events/s", cases)
+}
+
+func toLocal(size int) string { return "to local, " + count(float64(size)) }
+
+// backlog is a log that waits to be published.
+type backlog struct {
+	size  int
+	db    *database
+	store *eventstore.Store
+}
+
+func (b *bench) backlog(ctx context.Context, size int) (*backlog, func(), error) {
+	fmt.Fprintf(os.Stderr, "a backlog of %s events\n", count(float64(size)))
 	db, err := b.database(ctx)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	defer db.drop()
 	store, err := b.open(ctx, db)
+	if err == nil {
+		err = generate(ctx, db, size)
+	}
 	if err != nil {
-		return err
+		db.drop()
+		return nil, nil, err
 	}
-	defer store.Close(ctx)
-	fmt.Fprintf(os.Stderr, "a backlog of %d events\n", b.config.Events)
-	if err := seed(ctx, store, b.config.Events); err != nil {
-		return fmt.Errorf("seeding the log: %w", err)
-	}
-	const local = "to local"
+	return &backlog{size, db, store}, func() {
+		_ = store.Close(ctx)
+		db.drop()
+	}, nil
+}
+
+// cases drain the backlog to each broker. The ratio of local's is to the small backlog, the others' to local's.
+func (l *backlog) cases(lazy, synced, small string) []benchCase {
 	nats := func(url string) func() (carrier, error) {
 		return func() (carrier, error) {
 			return natsjs.Open(natsjs.Config{URL: url, MaxBytes: 8 << 30, Logger: slog.New(slog.DiscardHandler)})
 		}
 	}
-	cases := []benchCase{
-		{name: local, run: drain(db, store, func() (carrier, error) { return outbox.NewLocal(outbox.LocalConfig{}), nil })},
-		{name: "to NATS, which writes to disk later", run: drain(db, store, nats(lazy)), base: local},
-		{name: "to NATS with sync_interval: always", run: drain(db, store, nats(synced)), base: local},
+	local, size := toLocal(l.size), count(float64(l.size))
+	return []benchCase{
+		{
+			name: local, base: small, note: "60,000/s",
+			run: drain(l.db, l.store, func() (carrier, error) { return outbox.NewLocal(outbox.LocalConfig{}), nil }),
+		},
+		{name: "to NATS, which writes to disk later, " + size, run: drain(l.db, l.store, nats(lazy)), base: local},
+		{name: "to NATS with sync_interval: always, " + size, run: drain(l.db, l.store, nats(synced)), base: local},
 	}
-	return b.report(ctx, fmt.Sprintf("Relay: a backlog of %s events, acknowledged by the broker and read", count(float64(b.config.Events))), "events/s", cases)
+}
+
+// generate writes events straight into the log, ten to a stream: a log of millions is not worth the wait for appends.
+func generate(ctx context.Context, db *database, events int) error {
+	_, err := db.pool.Exec(ctx, `
+insert into events (position, version, recorded_at, id, stream, type, schema_version, data, metadata)
+select n, (n - 1) % 10 + 1, now(), gen_random_uuid(), 'bench-' || lpad(((n - 1) / 10)::text, 36, '0'), 'bench.happened', 1, $2, $3
+from generate_series(1, $1) n`, events, benchData, benchMetadata)
+	if err != nil {
+		return fmt.Errorf("writing the backlog: %w", err)
+	}
+	return settle(ctx, db)
+}
+
+// settle does at once what Postgres would do in the middle of a measurement.
+func settle(ctx context.Context, db *database) error {
+	for _, then := range []string{"vacuum analyze events", "checkpoint"} {
+		if _, err := db.pool.Exec(ctx, then); err != nil {
+			return fmt.Errorf("%s: %w", then, err)
+		}
+	}
+	return nil
+}
+
+// build builds a program in the repository's folder.
+func build(ctx context.Context, arguments ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build"}, arguments...)...)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("go build %s, in the repository's folder: %w", arguments[len(arguments)-1], err)
+	}
+	return nil
 }
 
 // drain measures a relay from the beginning of the log until the broker has acknowledged and brought all of it.
