@@ -50,9 +50,9 @@ type worker struct {
 	name string
 	run  func(context.Context) error
 
-	mu        sync.Mutex
-	running   bool
-	consumers []*outbox.Consumer // that follow the log, one for each shard; nil for other work
+	mu       sync.Mutex
+	running  bool
+	statuses []func() outbox.Status // of followers of the log, one for each shard; nil for other work
 }
 
 // receiver works on the messages of a topic.
@@ -102,11 +102,13 @@ func (c consumers) project(projection queries.Projection) {
 				}, c.config)
 				defer c.progress.OnWait(p.Checkpoint(), shards[shard].Flush)()
 			}
-			w.watch(shards...)
+			var statuses []func() outbox.Status
 			all, ctx := errgroup.WithContext(ctx)
 			for _, consumer := range shards {
+				statuses = append(statuses, consumer.Status)
 				all.Go(func() error { return consumer.Run(ctx) })
 			}
+			w.watch(statuses...)
 			return all.Wait()
 		})
 	})
@@ -126,15 +128,32 @@ func (c consumers) react(name string, to reaction) {
 	consumer := outbox.NewConsumer(c.app.pool, c.app.store, c.broker, outbox.Subscription{
 		Name: name, Types: []string{to.eventType}, React: to.react,
 	}, c.config)
-	c.app.work("policy "+name, consumer.Run).watch(consumer)
+	c.app.work("policy "+name, consumer.Run).watch(consumer.Status)
 }
 
-// watch has the worker's state be that of its consumers.
-func (w *worker) watch(consumers ...*outbox.Consumer) {
+// watch has the worker's state be what these say, of followers of the log.
+func (w *worker) watch(statuses ...func() outbox.Status) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.consumers = consumers
+	w.statuses = statuses
 }
+
+// followers are the states of the worker's followers of the log, none for other work and for what does not run.
+func (w *worker) followers() (running bool, states []outbox.Status) {
+	w.mu.Lock()
+	running, statuses := w.running, w.statuses
+	w.mu.Unlock()
+	if !running {
+		return false, nil
+	}
+	for _, status := range statuses {
+		states = append(states, status())
+	}
+	return true, states
+}
+
+// relay has the log brought to a broker.
+func (a *app) relay(name string, r *outbox.Relay) { a.work(name, r.Run).watch(r.Status) }
 
 // start runs the worker until the context ends. A worker that ends before that is named by /readyz; the others go on,
 // so that commands are still answered.

@@ -69,20 +69,17 @@ type part struct {
 	problem     bool
 }
 
-// state says what the worker does: each of its consumers, if it has any.
+// state says what the worker does: each of its followers of the log, if it has any.
 func (w *worker) state() []part {
-	w.mu.Lock()
-	running, consumers := w.running, w.consumers
-	w.mu.Unlock()
+	running, followers := w.followers()
 	switch {
 	case !running:
 		return []part{{w.name, "not running", true}}
-	case len(consumers) == 0:
+	case len(followers) == 0:
 		return []part{{w.name, "running", false}}
 	}
-	parts := make([]part, len(consumers))
-	for i, consumer := range consumers {
-		status := consumer.Status()
+	parts := make([]part, len(followers))
+	for i, status := range followers {
 		parts[i].name = w.name
 		if status.Shards > 1 {
 			parts[i].name += fmt.Sprintf(", shard %d of %d", status.Shard, status.Shards)
@@ -92,7 +89,7 @@ func (w *worker) state() []part {
 	return parts
 }
 
-// doing puts a consumer's status into words. An error that is being retried is no problem: the database is looked at
+// doing puts a follower's status into words. An error that is being retried is no problem: the database is looked at
 // apart, and restarting this process mends nothing else.
 func doing(status outbox.Status) (what string, problem bool) {
 	switch {

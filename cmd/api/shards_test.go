@@ -63,10 +63,9 @@ func startHalf(t *testing.T, projection queries.Projection, registry *eventstore
 
 // owned is how many shards the process works on.
 func (h *half) owned() (shards int) {
-	h.worker.mu.Lock()
-	defer h.worker.mu.Unlock()
-	for _, consumer := range h.worker.consumers {
-		if consumer.Status().Owner {
+	_, followers := h.worker.followers()
+	for _, status := range followers {
+		if status.Owner {
 			shards++
 		}
 	}

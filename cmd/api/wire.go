@@ -122,11 +122,11 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 		relay.PollMax = sharedPoll
 		a.takeBack = dispatcher.Return
 	}
-	a.work("relay", outbox.NewRelay(store, logBroker, relay).Run)
+	a.relay("relay", outbox.NewRelay(store, logBroker, relay))
 	if public != nil {
 		relay.Contract, relay.Topic, relay.Name = tell, config.PublicTopic, relay.Name+"_public"
 		a.brokers = append(a.brokers, public)
-		a.work("relay of public events", outbox.NewRelay(store, public, relay).Run)
+		a.relay("relay of public events", outbox.NewRelay(store, public, relay))
 	}
 	if verifier != nil {
 		a.work("keys", verifier.Run)

@@ -123,23 +123,6 @@ type Consumer struct {
 	status Status
 }
 
-// Status is what a consumer knows of itself and its checkpoint.
-type Status struct {
-	Name       string
-	Shard      int       // of Shards
-	Shards     int       // 1: not sharded
-	Running    bool      // Run was called and has not returned
-	Owner      bool      // this process holds the lease
-	Position   int64     // of the checkpoint, when last seen by this process
-	HaltedAt   time.Time // zero: not halted
-	HaltReason string
-	PausedAt   time.Time // zero: not paused by an operator
-	PausedBy   string
-	Parked     int    // streams whose events wait, when last seen by this process as the owner
-	LastError  string // the newest failure that is being retried; empty after a success
-	Refused    string // why this process does not even try; see ShardsError. Empty: it does
-}
-
 // NewConsumer makes a consumer, which Run starts. Without a subscriber it reads the log only, woken by commits of this
 // process and by a poll.
 func NewConsumer(
@@ -206,7 +189,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 			if taken {
 				err = c.own(ctx, l, at)
 			} else {
-				err = c.look(ctx)
+				err = c.look(ctx, l)
 			}
 		}
 		if refused := c.refuse(err); refused || err == nil || errors.Is(err, errLost) {
@@ -277,25 +260,12 @@ func (c *Consumer) begin(ctx context.Context, l *lease, evenHalted bool) (events
 }
 
 // look brings the status of a process that stands by up to date.
-func (c *Consumer) look(ctx context.Context) error {
-	var position int64
-	var owner, reason string
-	var haltedAt, pausedAt *time.Time
-	var pausedBy string
-	err := c.pool.QueryRow(ctx, sqlLook, c.sub.Name, c.sub.Shard).Scan(&position, &owner, &reason, &haltedAt, &pausedAt, &pausedBy)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return fmt.Errorf("reading checkpoint %s: %w", c.sub.Name, err)
+func (c *Consumer) look(ctx context.Context, l *lease) error {
+	seen, err := l.look(ctx)
+	if err != nil {
+		return err
 	}
-	c.update(func(s *Status) {
-		s.Position, s.HaltReason, s.HaltedAt, s.LastError = position, reason, time.Time{}, ""
-		s.PausedAt, s.PausedBy = time.Time{}, pausedBy
-		if pausedAt != nil {
-			s.PausedAt = *pausedAt
-		}
-		if haltedAt != nil {
-			s.HaltedAt = *haltedAt
-		}
-	})
+	c.update(func(s *Status) { s.standBy(seen) })
 	return nil
 }
 
@@ -311,10 +281,7 @@ func (c *Consumer) own(ctx context.Context, l *lease, at eventstore.Token) error
 	if len(c.sub.Types) > 0 {
 		t.want = func(eventType string) bool { return slices.Contains(c.sub.Types, eventType) }
 	}
-	c.update(func(s *Status) {
-		s.Owner, s.HaltedAt, s.HaltReason = true, time.Time{}, ""
-		s.PausedAt, s.PausedBy = time.Time{}, ""
-	})
+	c.update((*Status).own)
 	defer c.update(func(s *Status) { s.Owner = false })
 
 	if c.sub.Forget != nil {

@@ -39,6 +39,7 @@ func (r *Relay) tell(ctx context.Context, at eventstore.Token, l *lease) error {
 				return errors.Join(failed, err)
 			}
 			moved = time.Now()
+			r.told(at.Position, len(page.Events))
 		}
 		if failed != nil {
 			return failed

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -77,16 +78,43 @@ type Relay struct {
 	store     *eventstore.Store
 	publisher message.Publisher
 	cfg       RelayConfig
+
+	mu     sync.Mutex
+	status Status
+}
+
+// Status returns the relay's state. It may be called by any goroutine.
+func (r *Relay) Status() Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.status
+}
+
+func (r *Relay) update(change func(s *Status)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(&r.status)
+}
+
+// told says up to where everything was published, and how many events more than before.
+func (r *Relay) told(position int64, events int) {
+	r.update(func(s *Status) { s.Position, s.Events, s.LastError = position, s.Events+int64(events), "" })
 }
 
 // NewRelay makes a relay, which Run starts.
 func NewRelay(store *eventstore.Store, publisher message.Publisher, cfg RelayConfig) *Relay {
-	return &Relay{store: store, publisher: publisher, cfg: cfg.withDefaults()}
+	r := &Relay{store: store, publisher: publisher, cfg: cfg.withDefaults(), status: Status{Shards: 1}}
+	if cfg.Pool != nil {
+		r.status.Name = r.cfg.Name
+	}
+	return r
 }
 
 // Run relays until ctx ends, and then returns nil. It may be called once at a time. It fails at once when there is a
 // contract and no place for a cursor: beginning at the head, it would skip.
 func (r *Relay) Run(ctx context.Context) error {
+	r.update(func(s *Status) { s.Running = true })
+	defer r.update(func(s *Status) { s.Running, s.Owner = false, false })
 	if r.cfg.Pool != nil {
 		return r.runLeased(ctx)
 	}
@@ -98,6 +126,8 @@ func (r *Relay) Run(ctx context.Context) error {
 		head, err := r.store.Head(ctx)
 		if err == nil {
 			retry.reset()
+			r.update((*Status).own)
+			r.told(head.Position, 0)
 			err = r.follow(ctx, head, nil)
 		}
 		r.complain(ctx, err)
@@ -108,6 +138,7 @@ func (r *Relay) Run(ctx context.Context) error {
 
 func (r *Relay) complain(ctx context.Context, err error) {
 	if err != nil && ctx.Err() == nil {
+		r.update(func(s *Status) { s.LastError = err.Error() })
 		r.cfg.Logger.Warn("relay starts again", "topic", r.cfg.Topic, "error", err)
 	}
 }
@@ -136,9 +167,19 @@ func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
 		return err
 	}
 	at, taken, err := l.take(ctx, evenHalted)
-	if err != nil || !taken {
+	if err != nil {
 		return err
 	}
+	if !taken {
+		row, err := l.look(ctx)
+		if err == nil {
+			r.update(func(s *Status) { s.standBy(row) })
+		}
+		return err
+	}
+	r.update((*Status).own)
+	defer r.update(func(s *Status) { s.Owner = false })
+	r.told(at.Position, 0)
 	ending := context.WithoutCancel(ctx)
 	held, stop := context.WithCancel(ctx)
 	defer stop()
@@ -149,11 +190,11 @@ func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
 	}
 	if diverged(err) {
 		r.cfg.Logger.Error("relay halts: its checkpoint is not of this log", "checkpoint", l.name, "error", err)
-		return l.halt(ending, err.Error())
+		return r.halt(ending, l, err.Error())
 	}
 	if refused := (*ContractError)(nil); errors.As(err, &refused) {
 		r.cfg.Logger.Error("relay halts before an event that it cannot publish", "checkpoint", l.name, "error", err, "stack", refused.stack())
-		return l.halt(ending, refused.Error())
+		return r.halt(ending, l, refused.Error())
 	}
 	if errors.Is(err, errLost) {
 		return err
@@ -161,6 +202,11 @@ func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
 	bounded, cancel := context.WithTimeout(ending, 2*time.Second)
 	defer cancel()
 	return errors.Join(err, l.release(bounded))
+}
+
+func (r *Relay) halt(ctx context.Context, l *lease, reason string) error {
+	r.update(func(s *Status) { s.HaltedAt, s.HaltReason, s.LastError = time.Now(), reason, "" })
+	return l.halt(ctx, reason)
 }
 
 // diverged tells whether an error says that a checkpoint does not belong to the log.
@@ -204,6 +250,7 @@ func (r *Relay) follow(ctx context.Context, at eventstore.Token, l *lease) error
 				}
 			}
 			at = to
+			r.told(at.Position, len(events))
 		}
 	}
 	return nil
@@ -269,6 +316,7 @@ func (r *Relay) insist(ctx context.Context, first, last int64, messages ...*mess
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		r.update(func(s *Status) { s.LastError = err.Error() })
 		r.cfg.Logger.Warn("publishing failed", "topic", r.cfg.Topic, "first", first, "last", last, "error", err)
 		if !retry.sleep(ctx) {
 			return ctx.Err()

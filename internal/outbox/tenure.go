@@ -158,6 +158,7 @@ func (t *tenure) hand(ctx context.Context, batch portion) error {
 			}
 		}
 	}
+	t.c.update(func(s *Status) { s.Events += int64(len(batch.events)) })
 	t.seen, t.seenID = batch.to, batch.toID
 	if t.seen == t.at.Position {
 		t.moveAt = time.Time{}

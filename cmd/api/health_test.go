@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/outbox"
+	"github.com/headrace/headrace/internal/pgtest"
+)
+
+// A relay that halts delivers nothing to anybody, and only its process knows: /readyz names it and says why.
+func TestReadyzNamesAHaltedRelay(t *testing.T) {
+	t.Parallel()
+	pool, log := pgtest.Pool(t), slog.New(slog.DiscardHandler)
+	registry, err := newRegistry()
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := eventstore.Open(t.Context(), pool, registry, eventstore.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = pool.Exec(t.Context(), `insert into checkpoints (name, position, event_id, log_id) values ('relay_x', 7, gen_random_uuid(), gen_random_uuid())`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &app{config: &Config{}, log: log, pool: pool, store: store}
+	for _, name := range []string{"relay", "another process's relay"} {
+		a.relay(name, outbox.NewRelay(store, outbox.NewLocal(outbox.LocalConfig{}), outbox.RelayConfig{Pool: pool, Name: "relay_x", Logger: log}))
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	defer cancel()
+	done := make(chan struct{}, len(a.workers))
+	for _, w := range a.workers {
+		go func() { w.start(ctx, log); done <- struct{}{} }()
+	}
+	until(t, "both to say that the relay is halted", func() bool {
+		problems := strings.Join(a.readiness(t.Context()).Problems, "\n")
+		return strings.Count(problems, "relay: halted at position 7: ") == 2
+	})
+	cancel()
+	for range a.workers {
+		<-done
+	}
+	if err := store.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
