@@ -66,6 +66,7 @@ type receiver struct {
 type reaction struct {
 	eventType string
 	react     func(context.Context, eventstore.Event) error
+	onFailure outbox.OnFailure
 }
 
 func (a *app) work(name string, run func(context.Context) error) *worker {
@@ -126,7 +127,7 @@ func parkedStreams(now outbox.ParkedStreams) queries.ParkedStreams {
 // react runs a policy: commands in answer to events, from the beginning of the log.
 func (c consumers) react(name string, to reaction) {
 	consumer := outbox.NewConsumer(c.app.pool, c.app.store, c.broker, outbox.Subscription{
-		Name: name, Types: []string{to.eventType}, React: to.react,
+		Name: name, Types: []string{to.eventType}, React: to.react, OnFailure: to.onFailure,
 	}, c.config)
 	c.app.work("policy "+name, consumer.Run).watch(consumer.Status)
 }

@@ -25,6 +25,7 @@ type Config struct {
 	Listen            string        `name:"listen" env:"LISTEN_ADDR" placeholder:"HOST:PORT" help:"Address to listen on. Default :8080; in development the next free port if that is taken."`
 	DrainTimeout      time.Duration `name:"drain-timeout" env:"DRAIN_TIMEOUT" default:"20s" help:"How long requests may go on after SIGTERM."`
 	LeaseTTL          time.Duration `name:"lease-ttl" env:"LEASE_TTL" default:"10s" help:"How long the projections of a killed process wait for another to take them over."`
+	ParkedMax         int           `name:"parked-streams-max" env:"PARKED_STREAMS_MAX" default:"1000" help:"How many streams of a projection or policy may be parked; one more, and it halts."`
 	CancelUnpaidAfter time.Duration `name:"cancel-unpaid-after" env:"CANCEL_UNPAID_AFTER" default:"30m" help:"How long after its placing an unpaid order is cancelled."`
 	Origins           []string      `name:"allowed-origins" env:"ALLOWED_ORIGINS" placeholder:"URL" help:"Other origins, such as https://shop.example.org, whose pages may send requests. Comma-separated."`
 	LogRequests       bool          `name:"log-requests" env:"LOG_REQUESTS" help:"Log a line for each GraphQL operation at info: its name, duration, codes of errors, actor. Else they are at debug."`
@@ -63,6 +64,9 @@ func (c *Config) Validate() error {
 	}
 	if c.LeaseTTL < time.Second {
 		return fmt.Errorf("LEASE_TTL (--lease-ttl) is %v: give a second or more, such as 10s", c.LeaseTTL)
+	}
+	if c.ParkedMax < 1 {
+		return fmt.Errorf("PARKED_STREAMS_MAX (--parked-streams-max) is %d: give at least 1, such as 1000", c.ParkedMax)
 	}
 	if c.CancelUnpaidAfter <= 0 {
 		return fmt.Errorf("CANCEL_UNPAID_AFTER (--cancel-unpaid-after) is %v: give a time above zero, such as 30m", c.CancelUnpaidAfter)

@@ -59,6 +59,7 @@ type commandLine struct {
 	Migrate     migrateCommand     `cmd:"" help:"Move the database's schema."`
 	Status      statusCommand      `cmd:"" help:"Say how far everything that follows the log is behind it. Ends with 1 when something needs help."`
 	Projections projectionsCommand `cmd:"" help:"Look at the views' projections and rebuild them."`
+	Parked      parkedCommand      `cmd:"" help:"Look after streams whose events wait since one of them could not be handled."`
 	Outbox      outboxCommand      `cmd:"" help:"Look after outbox messages that could not be delivered."`
 	Postgres    postgresCommand    `cmd:"" help:"Look after the private Postgres of this checkout."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`

@@ -134,7 +134,7 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	a.work("tail", tail.Run)
 	a.work("feed", feed.Run)
 	consume := consumers{app: a, broker: logBroker, progress: progress, config: outbox.ConsumerConfig{
-		Batch: projectionBatch, Owner: owner, TTL: config.LeaseTTL, Logger: log,
+		Batch: projectionBatch, ParkedMax: config.ParkedMax, Owner: owner, TTL: config.LeaseTTL, Logger: log,
 	}}
 	for _, projection := range projections {
 		consume.project(projection)
@@ -190,12 +190,13 @@ func openBrokers(config *Config, log *slog.Logger) (ofLog, ofMessages, ofPublic 
 	return ofLog, ofMessages, ofPublic, err
 }
 
-// react is what a consumer does with events of payload P, which is all that it is handed.
+// react is what a consumer does with events of payload P, which is all that it is handed. One that it cannot handle waits
+// with those after it in its stream, and holds up no other.
 func react[P eventstore.Payload](
 	registry *eventstore.Registry, f func(context.Context, eventstore.Event, P) error,
 ) reaction {
 	var zero P
-	return reaction{eventType: zero.EventType(), react: func(ctx context.Context, e eventstore.Event) error {
+	return reaction{eventType: zero.EventType(), onFailure: outbox.Park, react: func(ctx context.Context, e eventstore.Event) error {
 		decoded, err := registry.Decode(e)
 		if err != nil {
 			return err
