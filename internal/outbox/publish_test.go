@@ -246,3 +246,20 @@ func TestARelayOfAContractNeedsACursor(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+// What the documentation tells an operator to do for a reader that lost everything.
+func TestAllIsPublishedAnewWhenTheCursorBeginsAnew(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.numbers("sum-1", 2, 3, 4)
+	topic, contract := &publicTopic{}, contractOf(t, publicSums("test.sum.halved.v1"))
+	stop := b.run(b.publicRelay(topic, contract))
+	until(b.ctx, t, "all is published", func() bool { return len(topic.positions(t)) == 2 })
+	stop()
+	b.exec(`update checkpoints set position = 0, event_id = null where name = 'relay_public'`)
+	b.run(b.publicRelay(topic, contract))
+	until(b.ctx, t, "all is published again", func() bool { return len(topic.positions(t)) == 4 })
+	if first, again := topic.messages[0], topic.messages[2]; first.UUID != again.UUID || string(first.Payload) != string(again.Payload) {
+		t.Fatalf("it comes again as another event: %s, %s", first.Payload, again.Payload)
+	}
+}
