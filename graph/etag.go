@@ -52,6 +52,7 @@ func (e etags) of(ctx context.Context, oc *graphql.OperationContext) (string, bo
 	if !ok || asked.freshness {
 		return "", false
 	}
+	asked.primary = true // a replica may show less than the positions that the ETag is made of
 	from := e.sourcesOf(oc)
 	if !from.known || !e.wait(ctx, asked, from) {
 		return "", false

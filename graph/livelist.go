@@ -74,7 +74,7 @@ func (l *liveList[R, F]) resumable(m *model.ListChange[R]) int64 {
 // run finds out how far the view is before it reads any of it. So whatever the rows that are read do not include comes
 // after that position, and is told afterwards.
 func (l *liveList[R, F]) run(ctx context.Context) error {
-	if err := l.root.ready(ctx, l.view, nil, nil, eventstore.Token{}); err != nil {
+	if _, err := l.root.ready(ctx, l.view, nil, nil, eventstore.Token{}); err != nil {
 		return err
 	}
 	at, err := l.root.viewPosition(ctx, l.view)

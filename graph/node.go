@@ -107,7 +107,8 @@ func nodes[R any](
 	ctx context.Context, r *root, view string, get func(context.Context, []string) ([]*R, error),
 	ids []string, within *time.Duration, onTimeout *model.OnTimeout,
 ) ([]model.Node, error) {
-	if err := r.ready(ctx, view, within, onTimeout, eventstore.Token{}); err != nil {
+	ctx, err := r.ready(ctx, view, within, onTimeout, eventstore.Token{})
+	if err != nil {
 		return nil, err
 	}
 	rows, err := get(ctx, ids)

@@ -35,7 +35,8 @@ func newObject[R any](r *root, view queries.View[R], get func(context.Context, s
 // at makes the function that payloads read an object with, once its view includes the receipt's command.
 func (o object[R]) at(receipt eventstore.Receipt) model.Read[R] {
 	return func(ctx context.Context, within *time.Duration, onTimeout *model.OnTimeout) (*R, error) {
-		if err := o.ready(ctx, o.view, within, onTimeout, receipt.Token); err != nil {
+		ctx, err := o.ready(ctx, o.view, within, onTimeout, receipt.Token)
+		if err != nil {
 			return nil, err
 		}
 		return o.read(ctx, receipt.Stream, true)
@@ -79,7 +80,8 @@ func find[R any](
 		row, err := o.past.At(ctx, id, *asOf)
 		return visible(ctx, o.root, o.view, row, err)
 	}
-	if err := o.ready(ctx, o.view, within, onTimeout, eventstore.Token{}); err != nil {
+	ctx, err := o.ready(ctx, o.view, within, onTimeout, eventstore.Token{})
+	if err != nil {
 		return nil, err
 	}
 	return o.read(ctx, id, len(readingOf(ctx).tokens) > 0)

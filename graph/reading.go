@@ -48,6 +48,7 @@ type reading struct {
 	onTimeout model.OnTimeout
 	freshness bool
 	began     time.Time // when waiting began for all fields at once; zero: each begins by itself
+	primary   bool      // no replica may answer
 
 	check   sync.Once // of all tokens but the highest
 	checked error
@@ -192,6 +193,9 @@ func (r *reading) take() map[string]any {
 			"position": position(u.At.Position), "head": position(u.Head), "eventsBehind": u.EventsBehind(),
 			"millisecondsBehind": u.Behind.Milliseconds(), "stale": u.stale, "parkedStreams": u.Parked,
 		}
+		if u.Replica {
+			told[view].(map[string]any)["replica"] = true
+		}
 	}
 	r.used = nil
 	return told
@@ -234,9 +238,35 @@ func (r *reading) judge(ctx context.Context, store *eventstore.Store) error {
 }
 
 // ready returns when a view includes what the request asked for and what own stands for, if anything. After that the view
-// may be read.
-func (r *root) ready(ctx context.Context, view string, within *time.Duration, onTimeout *model.OnTimeout, own eventstore.Token) error {
+// may be read, with the context that is returned: where replicas may answer, it waits only when none does.
+func (r *root) ready(
+	ctx context.Context, view string, within *time.Duration, onTimeout *model.OnTimeout, own eventstore.Token,
+) (context.Context, error) {
 	asked := readingOf(ctx)
+	if r.Replicas == nil || asked.primary || own.Position > 0 || !isQuery(ctx) {
+		return ctx, r.primaryReady(ctx, asked, view, within, onTimeout, own)
+	}
+	return r.Replicas.Offer(ctx, queries.Offer{
+		View: view, Tokens: asked.tokens,
+		Else: func(ctx context.Context) error { return r.primaryReady(ctx, asked, view, within, onTimeout, own) },
+		Answered: func(f queries.Freshness) {
+			if asked.freshness {
+				asked.note(f, false)
+			}
+		},
+	}), nil
+}
+
+// isQuery tells queries from mutations and subscriptions: the former read what they wrote, and the latter what they were
+// told of, which replicas may lack.
+func isQuery(ctx context.Context) bool {
+	return graphql.HasOperationContext(ctx) && graphql.GetOperationContext(ctx).Operation.Operation == ast.Query
+}
+
+// primaryReady is ready for the primary.
+func (r *root) primaryReady(
+	ctx context.Context, asked *reading, view string, within *time.Duration, onTimeout *model.OnTimeout, own eventstore.Token,
+) error {
 	if onTimeout == nil {
 		onTimeout = &asked.onTimeout
 	}

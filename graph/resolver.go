@@ -26,12 +26,13 @@ const (
 	activityView = "activity"
 )
 
-// Resolver holds what the answers come from. All fields are needed. It is safe for concurrent use, as they are.
+// Resolver holds what the answers come from. All fields but Replicas are needed. It is safe for concurrent use, as they are.
 type Resolver struct {
 	Store    *eventstore.Store
 	Progress *queries.Progress
 	Feed     *queries.Feed // over all views that are read here
 	Tail     *queries.Tail
+	Replicas *queries.Replicas // that answer queries of views where they can; nil: there are none
 
 	CartCommands  *commands.Handler[cart.Command, cart.Event, cart.State]
 	OrderCommands *commands.Handler[order.Command, order.Event, order.State]
@@ -108,7 +109,8 @@ func list[R any, F any, O ~string](
 	ctx context.Context, r *root, view string, from reader[R, F, O], filter *F, by O, page queries.PageArgs,
 	within *time.Duration, onTimeout *model.OnTimeout,
 ) (*model.Connection[R], error) {
-	if err := r.ready(ctx, view, within, onTimeout, eventstore.Token{}); err != nil {
+	ctx, err := r.ready(ctx, view, within, onTimeout, eventstore.Token{})
+	if err != nil {
 		return nil, err
 	}
 	f, err := narrowed(ctx, r, view, given(filter))

@@ -82,7 +82,7 @@ func watch[R any](
 		return nil, err
 	}
 	return streamSeen(ctx, at, func(yield func(*R) bool) error {
-		if err := r.ready(ctx, view, nil, nil, eventstore.Token{}); err != nil {
+		if _, err := r.ready(ctx, view, nil, nil, eventstore.Token{}); err != nil {
 			return err
 		}
 		w := watching[R]{root: r, view: view, at: at, yield: yield, position: given(seen)}

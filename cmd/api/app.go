@@ -23,13 +23,14 @@ import (
 
 // app is the composed server. wire makes it, run runs it once.
 type app struct {
-	config  *Config
-	log     *slog.Logger
-	pool    *pgxpool.Pool
-	reads   *pgxpool.Pool // for views alone
-	store   *eventstore.Store
-	brokers []pubSub
-	graph   *graph.Handler
+	config   *Config
+	log      *slog.Logger
+	pool     *pgxpool.Pool
+	reads    *pgxpool.Pool     // for views alone
+	replicas *queries.Replicas // nil: there are none
+	store    *eventstore.Store
+	brokers  []pubSub
+	graph    *graph.Handler
 
 	// takeBack has a message that could not be worked on delivered again later. Nil: the dispatcher waits for the answer
 	// to each message, and a refusal is enough.

@@ -32,6 +32,7 @@ type Config struct {
 	Freshness         string        `name:"freshness" env:"FRESHNESS" default:"asked" help:"Whether answers from read models say how fresh they are: asked, or always."`
 	PublishSchema     bool          `name:"publish-schema" env:"PUBLISH_SCHEMA" help:"Serve the GraphQL schema on /schema.graphql in production too."`
 
+	Standbys `embed:"" group:"Read replicas:"`
 	Brokers  `embed:"" group:"Between processes:"`
 	Auth     `embed:"" group:"Who is let in:"`
 	Switches `embed:"" group:"Switches:"`
@@ -79,7 +80,7 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("ALLOWED_ORIGINS (--allowed-origins) holds %q: give origins such as https://shop.example.org", origin)
 		}
 	}
-	return errors.Join(c.Brokers.Validate(), c.Auth.Validate(), c.Limits.Validate(), c.Database.Validate())
+	return errors.Join(c.Brokers.Validate(), c.Auth.Validate(), c.Limits.Validate(), c.Standbys.Validate(), c.Database.Validate())
 }
 
 // Validate is called by kong when all flags and variables are read. What DATABASE_URL holds is never printed: it may
@@ -209,13 +210,7 @@ func (d *Database) openPool(ctx context.Context, address string, log *slog.Logge
 	if err != nil {
 		return nil, &exitError{exitUsage, err}
 	}
-	config.MaxConns = int32(d.MaxConnections)
-	if config.ConnConfig.ConnectTimeout == 0 {
-		config.ConnConfig.ConnectTimeout = 10 * time.Second
-	}
-	if config.ConnConfig.RuntimeParams["application_name"] == "" {
-		config.ConnConfig.RuntimeParams["application_name"] = "headrace"
-	}
+	d.tune(config)
 	fitted, err := eventstore.FitPooler(ctx, config.ConnConfig)
 	if err != nil {
 		return nil, &exitError{exitUnreachable, fmt.Errorf("the database of DATABASE_URL (--database-url) cannot be reached: %w", err)}
@@ -228,6 +223,17 @@ func (d *Database) openPool(ctx context.Context, address string, log *slog.Logge
 		return nil, fmt.Errorf("opening the pool of connections: %w", err)
 	}
 	return pool, nil
+}
+
+// tune sets what the URL does not say.
+func (d *Database) tune(config *pgxpool.Config) {
+	config.MaxConns = int32(d.MaxConnections)
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = 10 * time.Second
+	}
+	if config.ConnConfig.RuntimeParams["application_name"] == "" {
+		config.ConnConfig.RuntimeParams["application_name"] = "headrace"
+	}
 }
 
 // openPrivate starts the private Postgres of this checkout or attaches to it.

@@ -59,6 +59,16 @@ func (a *app) readiness(ctx context.Context) readiness {
 			}
 		}
 	}
+	if a.replicas != nil {
+		// None is a problem: the primary answers in their place.
+		for i, replica := range a.replicas.Status() {
+			doing := fmt.Sprintf("used, at most %v behind", replica.Lag.Round(time.Millisecond))
+			if !replica.Used {
+				doing = "not used: " + replica.Reason
+			}
+			state.Parts[fmt.Sprint("replica ", i+1)] = doing
+		}
+	}
 	state.Ready = len(state.Problems) == 0
 	return state
 }

@@ -13,8 +13,7 @@ import (
 // openReads opens the connections that views are read with. They are apart from those of the log, the projections and
 // the outbox, so that slow reads take none of these away, and Postgres gives up a statement on them after the timeout.
 // Nothing else may have that: an append or a batch of a projection must not be cut off. A timeout of 0 sets none.
-func openReads(ctx context.Context, pool *pgxpool.Pool, size int, timeout time.Duration) (*pgxpool.Pool, error) {
-	config := pool.Config()
+func openReads(ctx context.Context, config *pgxpool.Config, size int, timeout time.Duration) (*pgxpool.Pool, error) {
 	if size > 0 {
 		config.MaxConns = int32(size)
 	}

@@ -14,7 +14,7 @@ import (
 
 func openTestReads(t *testing.T, pool *pgxpool.Pool, size int, timeout time.Duration) *pgxpool.Pool {
 	t.Helper()
-	reads, err := openReads(t.Context(), pool, size, timeout)
+	reads, err := openReads(t.Context(), pool.Config(), size, timeout)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,13 +87,18 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	if err != nil {
 		return nil, errors.Join(err, store.Close(ctx))
 	}
-	connections, err := openReads(ctx, pool, connectionsForReads(config.MaxConnections), config.StatementTimeout)
+	connections, err := openReads(ctx, pool.Config(), connectionsForReads(config.MaxConnections), config.StatementTimeout)
 	if err != nil {
+		return nil, errors.Join(err, store.Close(ctx))
+	}
+	replicas, err := config.openReplicas(pool, log)
+	if err != nil {
+		connections.Close()
 		return nil, errors.Join(err, store.Close(ctx))
 	}
 	reads, page := queries.NewReads(connections), config.page()
 	outside, err := graph.NewHandler(&graph.Resolver{
-		Store: store, Progress: progress, Feed: feed, Tail: tail,
+		Store: store, Progress: progress, Feed: feed, Tail: tail, Replicas: replicas,
 		CartCommands: carts, OrderCommands: orders, UserCommands: users,
 		Carts:      cartview.NewReader(reads, page),
 		Orders:     orderview.NewReader(reads, page),
@@ -114,7 +119,7 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	dispatcher := outbox.NewDispatcher(pool, store, messages, outbox.DispatcherConfig{Logger: log})
 	relay := outbox.RelayConfig{Logger: log}
 	a := &app{
-		config: config, log: log, pool: pool, reads: connections, store: store, graph: outside,
+		config: config, log: log, pool: pool, reads: connections, replicas: replicas, store: store, graph: outside,
 		brokers: []pubSub{logBroker, messages},
 	}
 	if config.shared() {
@@ -130,6 +135,9 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	}
 	if verifier != nil {
 		a.work("keys", verifier.Run)
+	}
+	if replicas != nil {
+		a.work("replicas", replicas.Run)
 	}
 	a.work("tail", tail.Run)
 	a.work("feed", feed.Run)

@@ -106,7 +106,12 @@ func registry(t testing.TB) *eventstore.Registry {
 
 func setup(t testing.TB) *bundle {
 	t.Helper()
-	b := &bundle{pool: pgtest.Pool(t), registry: registry(t)}
+	return setupOn(t, pgtest.Pool(t))
+}
+
+func setupOn(t testing.TB, pool *pgxpool.Pool) *bundle {
+	t.Helper()
+	b := &bundle{pool: pool, registry: registry(t)}
 	b.reads = queries.NewReads(b.pool)
 	_, err := b.pool.Exec(t.Context(), tallyTable)
 	require.NoError(t, err)

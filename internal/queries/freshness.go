@@ -20,6 +20,7 @@ type Freshness struct {
 	Head       int64            // of the log
 	Behind     time.Duration    // the age of the oldest event that the table does not include; 0 when it includes all
 	Halted     bool             // it goes no further until an operator helps
+	Replica    bool             // the table is a replica's; then Behind is what it can be at the most
 
 	Parked int // streams whose events wait: what came of them is as it was before
 

@@ -7,7 +7,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Reads is where the readers of views read. It is safe for concurrent use.
+// Reads is where the readers of views read: on the primary, and with a context that Replicas.Offer has made, on a replica
+// that has what is asked for. It is safe for concurrent use.
 type Reads struct {
 	primary *pgxpool.Pool
 }
@@ -21,6 +22,18 @@ func Query[T any](
 	ctx context.Context, r *Reads, what, sql string, args []any, collect func(pgx.Rows) (T, error),
 ) (T, error) {
 	var found T
+	if o := offerOf(ctx); o != nil {
+		found, answered, err := fromReplica(ctx, o, sql, args, collect)
+		if err != nil {
+			return found, failed(what, err)
+		}
+		if answered {
+			return found, nil
+		}
+		if err := o.settle(ctx); err != nil {
+			return found, err
+		}
+	}
 	rows, err := r.primary.Query(ctx, sql, args...)
 	if err == nil {
 		found, err = collect(rows)

@@ -56,6 +56,34 @@ where c.name = any($1)`
 // sqlParkedChanges says whether that is worth a look.
 const sqlParkedChanges = `select shard, parked_changes from checkpoints where name = $1`
 
+const (
+	// sqlLookAtPrimary says how far the write-ahead log is, what is visible but not written yet included, and whose log it is.
+	sqlLookAtPrimary = `
+select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, (select system_identifier from pg_control_system()),
+       log_id, epoch, coalesce((select max(position) from events), 0)
+from log where id = 1`
+
+	// sqlLookAtReplica is the same of what a standby has replayed.
+	sqlLookAtReplica = `
+select pg_is_in_recovery(), coalesce(pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0'), 0)::bigint,
+       (select system_identifier from pg_control_system()), log_id, epoch
+from log where id = 1`
+
+	// Between these two all statements see the same. Whether it is still in recovery, a standby is asked within: a
+	// snapshot that was taken before it was promoted is of the primary's history.
+	sqlBeginSnapshot = `begin isolation level repeatable read read only`
+	sqlEndSnapshot   = `commit`
+
+	// sqlReplicaState says, too, how many of the events with positions $1 and ids $2 are there, and whether view $3 lacks
+	// events of parked streams, which its checkpoint says nothing of.
+	sqlReplicaState = `
+select pg_is_in_recovery(), log_id, epoch, (
+	select count(*) from unnest($1::bigint[], $2::uuid[]) as token (position, id)
+	join events on events.position = token.position and events.id = token.id), exists (
+	select from views join parked_streams on parked_streams.checkpoint = views.table_name where views.name = $3)
+from log where id = 1`
+)
+
 // sqlGenerations says which version, generation and table serves, and which generation is the newest of version $2 (0: there
 // is no table of it).
 const sqlGenerations = `
