@@ -225,6 +225,8 @@ func TestConfigurationErrorsNameTheVariableAndTheFix(t *testing.T) {
 		{[]string{"serve", "--allowed-origins", "shop"}, []string{"ALLOWED_ORIGINS", "https://"}},
 		{[]string{"serve", "--database-url", "postgres://u:se%cret@h:bad/d"}, []string{"DATABASE_URL", "percent-encoded"}},
 		{[]string{"migrate", "up", "--database-direct-url", "postgres://u:se%cret@h:bad/d"}, []string{"DATABASE_DIRECT_URL", "percent-encoded"}},
+		{[]string{"serve", "--database-replica-url", "postgres://u:se%cret@h:bad/d"}, []string{"DATABASE_REPLICA_URL", "percent-encoded"}},
+		{[]string{"serve", "--database-replica-url", "postgres://h/d postgres://h2/d", "--replica-max-lag", "1ms"}, []string{"REPLICA_MAX_LAG", "5s"}},
 		{[]string{"serve", "--auth", "basic"}, []string{"AUTH", "jwt", "off"}},
 		{[]string{"serve"}, []string{"JWKS_URL", "JWKS_FILE", "JWT_ISSUER", "JWT_AUDIENCE", "AUTH=off"}},
 		{[]string{"serve", "--jwks-url", "https://id.example.org/keys", "--jwt-issuer", "x"}, []string{"JWT_AUDIENCE", "AUTH=off"}},
