@@ -150,18 +150,22 @@ func TestAReplicaAnswersWhatItHasAndThePrimaryTheRest(t *testing.T) {
 	require.Positive(t, status.Passed)
 }
 
-// All shards of a view have to include a token, and one that has no row yet includes nothing.
+// All shards of a view have to include a token, one that has no row yet includes nothing, and what a checkpoint has passed
+// that waits with a parked stream is not in the table.
 func TestAllShardsOfAReplicaCount(t *testing.T) {
 	t.Parallel()
 	r := replicate(t, nil)
 	token := r.count(t, "tally-1")
 	r.offer(t, queries.ReplicasConfig{MaxLag: time.Hour, Every: time.Hour})
-	reads := func(shards string) bool {
-		r.primary.Exec(shards)
+	reads := func(change string) bool {
+		r.primary.Exec(change)
 		r.standby.CatchUp(r.primary)
 		return r.read(t, "tally-1", token).replica
 	}
 	require.True(t, reads(`select 1`))
+	require.False(t, reads(`insert into parked_streams (checkpoint, stream, position, event_id, type, types, reason)
+		select 'tally_v1', stream, position, id, type, '{}', 'for a test' from events`), "a parked stream's events are not in the table")
+	require.True(t, reads(`delete from parked_streams`))
 	require.False(t, reads(`update checkpoints set shards = 2 where name = 'tally_v1'`), "the second shard has no row")
 }
 
