@@ -20,6 +20,7 @@ type projectionsCommand struct {
 	List     projectionsList     `cmd:"" help:"List the tables of all views: which serves, which are kept or half filled, and how large they are."`
 	Status   projectionsStatus   `cmd:"" help:"List all checkpoints: how far they are, who works on them, and why any is halted or paused."`
 	Rebuild  projectionsRebuild  `cmd:"" help:"Fill a new table of a view from the whole log beside the one that serves. Goes on with what was stopped."`
+	Diff     projectionsDiff     `cmd:"" help:"Compare a filled table with the one that serves, at one position. Ends with 8 when they differ."`
 	Switch   projectionsSwitch   `cmd:"" help:"Let a filled table serve, after bringing the rest over. The replaced one is kept."`
 	Rollback projectionsRollback `cmd:"" help:"Let the table serve again that the last switch replaced."`
 	Pause    projectionsPause    `cmd:"" help:"Bid a projection, policy or relay stand still until it is resumed."`

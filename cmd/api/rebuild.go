@@ -48,7 +48,6 @@ func (f fillFlags) config() queries.RebuildConfig {
 type deck struct {
 	pool       *pgxpool.Pool
 	store      *eventstore.Store
-	registry   *eventstore.Registry
 	projection queries.Projection
 }
 
@@ -76,7 +75,7 @@ func (v *viewArgument) with(ctx context.Context, f func(d deck) error) error {
 			return fmt.Errorf("opening the log: %w", err)
 		}
 		defer func() { err = errors.Join(err, store.Close(context.WithoutCancel(ctx))) }()
-		return withCode(ctx, f(deck{pool, store, registry, projections[at]}))
+		return withCode(ctx, f(deck{pool, store, projections[at]}))
 	})
 }
 

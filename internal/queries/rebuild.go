@@ -55,9 +55,10 @@ type Phase string
 
 // The phases, in their order.
 const (
-	PhaseFill   Phase = "fill"   // takes the log
-	PhaseIndex  Phase = "index"  // builds the indexes that it did without
-	PhaseSwitch Phase = "switch" // takes the rest and lets the table serve
+	PhaseFill    Phase = "fill"    // takes the log
+	PhaseIndex   Phase = "index"   // builds the indexes that it did without
+	PhaseSwitch  Phase = "switch"  // takes the rest and lets the table serve
+	PhaseCompare Phase = "compare" // of Diff: positions are then rows, and the head about how many there are
 )
 
 // RebuildProgress is how far one worker of a fill is.

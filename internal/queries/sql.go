@@ -346,3 +346,33 @@ cross join lateral (select case
     when v.table_name <> k.name then 'RETIRED'
     else 'UNOWNED' end as state) now_is
 order by k.name, each.shard`
+
+// The statements of a comparison. In those with verbs, tables, keys and columns are put in, and values are parameters.
+const (
+	sqlPositions = `select position, parked from checkpoints where name = $1 order by shard`
+
+	// sqlDiffColumns lists a table's columns: whether the type has an equality, and the place in the primary key.
+	sqlDiffColumns = `
+select a.attname::text as name, format_type(a.atttypid, a.atttypmod) as type,
+       a.atttypid::regtype::text not in ('json', 'xml', 'point', 'line', 'lseg', 'box', 'path', 'polygon', 'circle') as plain,
+       coalesce(array_position(i.indkey::int2[], a.attnum) + 1, 0) as key
+from pg_attribute a left join pg_index i on i.indrelid = a.attrelid and i.indisprimary
+where a.attrelid = to_regclass(quote_ident($1)) and a.attnum > 0 and not a.attisdropped order by a.attnum`
+
+	sqlRowEstimate = `select greatest(reltuples, 0)::bigint from pg_class where oid = to_regclass(quote_ident($1))`
+
+	// sqlChunkEnd is the last key of a chunk: tables, key, condition, rows, key as text, rows but one.
+	sqlChunkEnd = `
+select %[6]s from (
+    (select %[3]s from %[1]s where %[4]s order by %[3]s limit %[5]d)
+    union all (select %[3]s from %[2]s where %[4]s order by %[3]s limit %[5]d)
+) keys order by %[3]s offset %[7]d limit 1`
+
+	// sqlSideBySide is what a chunk's rows are read from: tables, condition, how keys are equal.
+	sqlSideBySide = `
+from (select true as is_there, s.* from %[1]s s where %[3]s) s full join (select true as is_there, n.* from %[2]s n where %[3]s) n on %[4]s`
+
+	// sqlSample shows rows that differ: key, which columns do, their old and new values; then what they are read from, the
+	// condition, and how many.
+	sqlSample = `select %[1]s, %[2]s, %[3]s, %[4]s %[5]s where %[6]s order by 1 limit %[7]d`
+)

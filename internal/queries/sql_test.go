@@ -40,6 +40,7 @@ func TestStatementsPrepare(t *testing.T) {
 		"mark filling": sqlMarkFilling, "lock checkpoints": sqlLockCheckpoints, "claim worker": sqlClaimWorker,
 		"move worker": sqlMoveWorker, "renew fill": sqlRenewFill, "free fill": sqlFreeFill, "end fill": sqlEndFill,
 		"take out": sqlTakeOut, "put in": sqlPutIn, "move main": sqlMoveMain, "retire": sqlRetire, "release": sqlRelease,
+		"positions": sqlPositions, "diff columns": sqlDiffColumns, "row estimate": sqlRowEstimate,
 		"lock view of": sqlLockViewOf, "at work": sqlAtWork,
 		"add constraint": fmt.Sprintf(sqlAddConstraint, "thing_v1", "unique (n)"),
 		"create index":   fmt.Sprintf(sqlCreateIndex, "thing_v1", "btree (n)", "unique "),
