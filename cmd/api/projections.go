@@ -8,9 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
+	"strings"
 	"text/tabwriter"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headrace/headrace/internal/queries"
@@ -89,42 +89,24 @@ type projectionsStatus struct {
 	report
 }
 
-// checkpointState is a row of checkpointsSQL.
-type checkpointState struct {
-	Checkpoint         string  `db:"name" json:"checkpoint"`
-	Shard              int     `db:"shard" json:"shard"`
-	Shards             int     `db:"shards" json:"shards"`
-	Position           int64   `db:"position" json:"position"`
-	Head               int64   `db:"head" json:"head"`
-	EventsBehind       int64   `db:"behind" json:"eventsBehind"`
-	MillisecondsBehind int64   `db:"milliseconds" json:"millisecondsBehind"` // age of the oldest event it has not taken
-	Owner              string  `db:"owner" json:"owner"`
-	State              string  `db:"state" json:"state"`
-	Reason             *string `db:"reason" json:"reason"`
-}
-
 func (p *projectionsStatus) Run(ctx context.Context, out output) error {
 	return p.within(ctx, func(pool *pgxpool.Pool, _ *slog.Logger) error {
-		rows, err := pool.Query(ctx, checkpointsSQL)
+		lags, err := queries.ReadLags(ctx, pool)
 		if err != nil {
-			return fmt.Errorf("reading the checkpoints: %w", err)
+			return err
 		}
-		states, err := pgx.CollectRows(rows, pgx.RowToStructByName[checkpointState])
-		if err != nil {
-			return fmt.Errorf("reading the checkpoints: %w", err)
-		}
-		return p.print(out, states, func() error {
+		return p.print(out, lags, func() error {
 			table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(table, "CHECKPOINT\tPOSITION\tBEHIND\tMS BEHIND\tOWNER\tSTATE")
-			for _, s := range states {
-				name, state := s.Checkpoint, s.State
+			fmt.Fprintln(table, "CHECKPOINT\tPOSITION\tBEHIND\tMS BEHIND\tPARKED\tOWNER\tSTATE")
+			for _, s := range lags {
+				name, state := s.Name, strings.ToLower(string(s.State))
 				if s.Shards > 1 {
-					name += fmt.Sprintf(" %d/%d", s.Shard+1, s.Shards)
+					name += fmt.Sprintf(" %d of %d", s.Shard, s.Shards)
 				}
-				if s.Reason != nil {
-					state += ": " + *s.Reason
+				if s.Reason != "" {
+					state += ": " + s.Reason
 				}
-				fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%s\t%s\n", name, s.Position, s.EventsBehind, s.MillisecondsBehind, s.Owner, state)
+				fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%s\t%s\n", name, s.Position, s.EventsBehind, s.MillisecondsBehind, s.Parked, s.Owner, state)
 			}
 			return table.Flush()
 		})

@@ -33,6 +33,7 @@ type worker struct {
 	at     eventstore.Token
 	epoch  int64
 	events int64
+	parked map[string]bool // its streams that wait
 }
 
 // position is up to where all workers have taken the log.
@@ -101,8 +102,8 @@ func (r *rebuild) begin(ctx context.Context, p Projection, choose chooser) (*fil
 			f.source = serving.Checkpoint
 		}
 		if create {
-			if _, err := tx.Exec(ctx, sqlDropCheckpoint, target.Checkpoint()); err != nil { // of a table that was dropped by hand
-				return fmt.Errorf("drop checkpoint %s: %w", target.Checkpoint(), err)
+			if err := dropCheckpoint(ctx, tx, target.Checkpoint()); err != nil { // of a table that was dropped by hand
+				return err
 			}
 			if err := createLike(ctx, tx, target, serving.Checkpoint); err != nil {
 				return err
@@ -149,7 +150,7 @@ func (r *rebuild) claim(ctx context.Context, tx pgx.Tx, f *fill) error {
 		}
 		f.workers = append(f.workers, w)
 	}
-	return nil
+	return f.loadParked(ctx, tx)
 }
 
 // divide says where the workers of a table begin that was at rest: at its checkpoint. A table whose shards stand at

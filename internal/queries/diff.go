@@ -216,7 +216,7 @@ func (r *rebuild) takeShards(ctx context.Context, tx pgx.Tx, f *fill, at []int64
 				included = append(included, e)
 			}
 		}
-		if err := f.p.Apply(ctx, tx, included); err != nil {
+		if err := f.p.Apply(ctx, tx, f.flowing(included)); err != nil {
 			return err
 		}
 		after = page.ScannedTo

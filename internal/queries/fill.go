@@ -182,6 +182,7 @@ func (r *rebuild) work(ctx context.Context, f *fill, w *worker, shares <-chan sh
 		}
 		if gathered.to.Position > w.at.Position {
 			began := time.Now()
+			gathered.events = w.flowing(gathered.events)
 			if err := r.applyShare(ctx, f, w, gathered); err != nil {
 				return err
 			}
@@ -207,8 +208,7 @@ func (r *rebuild) applyShare(ctx context.Context, f *fill, w *worker, s share) e
 		return err
 	}
 	if len(s.events) == 1 {
-		e := s.events[0]
-		return &PoisonError{Checkpoint: f.p.Checkpoint(), Position: e.Position, Stream: e.Stream, Type: e.Type, Err: err}
+		return r.refuse(ctx, f, w, s, err)
 	}
 	half := len(s.events) / 2
 	last := s.events[half-1]
@@ -217,7 +217,7 @@ func (r *rebuild) applyShare(ctx context.Context, f *fill, w *worker, s share) e
 	if err := r.applyShare(ctx, f, w, share{events: s.events[:half], to: to}); err != nil {
 		return err
 	}
-	return r.applyShare(ctx, f, w, share{events: s.events[half:], to: s.to})
+	return r.applyShare(ctx, f, w, share{events: w.flowing(s.events[half:]), to: s.to})
 }
 
 // commit applies a share and moves the worker's checkpoint in one transaction.
@@ -229,16 +229,7 @@ func (r *rebuild) commit(ctx context.Context, f *fill, w *worker, s share) error
 		if err := f.p.Apply(ctx, tx, s.events); err != nil {
 			return err
 		}
-		name := f.p.Checkpoint() + fillSuffix
-		tag, err := tx.Exec(ctx, sqlMoveWorker, name, w.shard, s.to.Position, s.to.EventID, s.to.LogID, s.to.Epoch, w.epoch,
-			w.at.Position, rebuildLease.Seconds())
-		if err != nil {
-			return fmt.Errorf("move checkpoint %s: %w", name, err)
-		}
-		if tag.RowsAffected() == 0 {
-			return r.whyNotMoved(ctx, tx, f, w, s.to.Position)
-		}
-		return nil
+		return r.move(ctx, tx, f, w, s.to)
 	})
 	if err != nil && !errors.Is(err, errMoved) {
 		return err

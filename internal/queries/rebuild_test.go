@@ -223,6 +223,56 @@ func TestRebuildStopsAtPoisonAndGoesOn(t *testing.T) {
 	require.Equal(t, b.replay(t, 0), b.rows(t, filled.Checkpoint))
 }
 
+// A view that parks or skips is rebuilt past the same bad events, and the new table's checkpoint says what waits.
+func TestRebuildHonoursWhatTheViewSaysOfFailures(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for i := range 20 {
+		b.append(t, streamName(i%5), counted{By: 1})
+	}
+	b.append(t, streamName(3), noted{Note: "x"})
+	b.append(t, streamName(3), counted{By: 7})
+	b.append(t, streamName(4), counted{By: 1})
+	b.project(t, b.tally)
+	for _, policy := range []queries.OnFailure{queries.Park, queries.Skip} {
+		view := tallyView()
+		view.OnFailure = policy
+		view.Evolve = func(row tally, e eventstore.Event, p eventstore.Payload) tally {
+			if _, isNote := p.(noted); isNote {
+				panic("no notes")
+			}
+			return evolveTally(row, e, p)
+		}
+		p, err := view.Projection(b.registry)
+		require.NoError(t, err)
+		filled := b.rebuild(t, p, queries.RebuildConfig{Workers: 2})
+		rows := b.rows(t, filled.Checkpoint)
+		require.Equal(t, 5, rows[streamName(4)].Count)
+		var parked, skipped int
+		require.NoError(t, b.pool.QueryRow(t.Context(), `select parked,
+			(select count(*) from skipped_events where checkpoint = name and position = 21 and reason like '%no notes%')
+			from checkpoints where name = $1`, filled.Checkpoint).Scan(&parked, &skipped))
+		if policy == queries.Skip {
+			require.Equal(t, 12, rows[streamName(3)].Count, "all but the note, and what came after the first rebuild")
+			require.Equal(t, []int{0, 1}, []int{parked, skipped})
+		} else {
+			require.Equal(t, 4, rows[streamName(3)].Count, "later events wait with it")
+			require.Equal(t, []int{1, 0}, []int{parked, skipped})
+			b.append(t, streamName(3), counted{By: 1})
+			b.project(t, b.tally)
+			_, err := queries.Switch(deadline(t), b.pool, b.store, p, 0, queries.RebuildConfig{})
+			require.NoError(t, err)
+			require.Equal(t, 4, b.rows(t, "tally")[streamName(3)].Count)
+			_, err = queries.Rollback(deadline(t), b.pool, b.store, b.tally, queries.RebuildConfig{})
+			require.NoError(t, err)
+		}
+		require.NoError(t, queries.Drop(t.Context(), b.pool, filled.Checkpoint))
+		var left int
+		require.NoError(t, b.pool.QueryRow(t.Context(), `select count(*) from parked_streams where checkpoint = $1`, filled.Checkpoint).Scan(&left))
+		require.Zero(t, left)
+	}
+}
+
 func TestRebuildOfWhatIsNotThere(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -205,11 +205,25 @@ with old as (delete from checkpoints where name = $1 returning lease_epoch) sele
 	// sqlPutIn makes the rows of checkpoint $1 in $2 shards: position, event id (zero: none), log id, log epoch, owner
 	// (empty: none), lease epoch, seconds of the lease (less than 0: for good).
 	sqlPutIn = `
-insert into checkpoints (name, shard, shards, position, event_id, log_id, log_epoch, lease_owner, lease_epoch, lease_until)
-select $1, shard, $2, $3, nullif($4, '00000000-0000-0000-0000-000000000000'::uuid),
+insert into checkpoints (name, shard, shards, position, event_id, log_id, log_epoch, lease_owner, lease_epoch, lease_until,
+                         parked, parked_changes, parked_moved)
+select $1, shard, $2, $3::bigint, nullif($4, '00000000-0000-0000-0000-000000000000'::uuid),
        nullif($5, '00000000-0000-0000-0000-000000000000'::uuid), $6, nullif($7, ''), $8,
-       case when $9::float8 < 0 then 'infinity' else clock_timestamp() + make_interval(secs => $9::float8) end
-from generate_series(0, $2 - 1) shard`
+       case when $9::float8 < 0 then 'infinity' else clock_timestamp() + make_interval(secs => $9::float8) end,
+       p.streams, case when p.streams > 0 then 1 else 0 end, case when p.streams > 0 then $3::bigint else 0 end
+from generate_series(0, $2 - 1) shard
+cross join lateral (select count(*) as streams from parked_streams p where p.checkpoint = $1 and p.shard = shard) p`
+
+	// What a fill could not apply: see OnFailure.
+	sqlParkedOf   = `select stream from parked_streams where checkpoint = $1`
+	sqlParkStream = `
+insert into parked_streams (checkpoint, shard, stream, position, event_id, type, types, reason)
+values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing`
+	sqlSkipEvent = `
+insert into skipped_events (checkpoint, position, event_id, stream, type, reason, skipped_by)
+values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing`
+	sqlDropParked  = `delete from parked_streams where checkpoint = $1`
+	sqlDropSkipped = `delete from skipped_events where checkpoint = $1`
 
 	// sqlMoveMain moves all rows of checkpoint $1 to a position: event id, log id, log epoch; then the lease epoch and the
 	// owner who holds them.

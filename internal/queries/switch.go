@@ -51,7 +51,7 @@ func (r *rebuild) switchTo(ctx context.Context, f *fill, main mainLease) error {
 		if err := tx.QueryRow(ctx, sqlRetire, table).Scan(&until); err != nil {
 			return fmt.Errorf("retire %s: %w", table, err)
 		}
-		at, err := r.takeRest(ctx, tx, f.p, main.at, until)
+		at, err := r.takeRest(ctx, tx, f, main.at, until)
 		if err != nil {
 			return err
 		}
@@ -74,20 +74,20 @@ func (r *rebuild) switchTo(ctx context.Context, f *fill, main mainLease) error {
 }
 
 // takeRest applies what is left up to a position.
-func (r *rebuild) takeRest(ctx context.Context, tx pgx.Tx, p Projection, at eventstore.Token, until int64) (eventstore.Token, error) {
+func (r *rebuild) takeRest(ctx context.Context, tx pgx.Tx, f *fill, at eventstore.Token, until int64) (eventstore.Token, error) {
 	head, err := r.store.Head(ctx)
 	if err != nil {
 		return at, err
 	}
 	for at.Position < until {
-		page, err := r.store.ReadLog(ctx, eventstore.LogQuery{After: at.Position, Until: until, Types: p.Types})
+		page, err := r.store.ReadLog(ctx, eventstore.LogQuery{After: at.Position, Until: until, Types: f.p.Types})
 		if err != nil {
 			return at, err
 		}
 		if page.ScannedTo <= at.Position {
 			return at, &eventstore.BeyondHeadError{Position: until, Head: page.Head}
 		}
-		if err := p.Apply(ctx, tx, page.Events); err != nil {
+		if err := f.p.Apply(ctx, tx, f.flowing(page.Events)); err != nil {
 			return at, err
 		}
 		at.LogID, at.Epoch, at.Position = head.LogID, head.Epoch, page.ScannedTo

@@ -94,8 +94,5 @@ func drop(ctx context.Context, tx pgx.Tx, table string) error {
 	if _, err := tx.Exec(ctx, fmt.Sprintf(sqlDropTable, pgx.Identifier{table}.Sanitize())); err != nil {
 		return fmt.Errorf("drop %s: %w", table, err)
 	}
-	if _, err := tx.Exec(ctx, sqlDropCheckpoint, table); err != nil {
-		return fmt.Errorf("drop checkpoint %s: %w", table, err)
-	}
-	return nil
+	return dropCheckpoint(ctx, tx, table)
 }
