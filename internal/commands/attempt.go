@@ -35,11 +35,12 @@ func (h *Handler[C, E, S]) try(ctx context.Context, t task[C]) (eventstore.Recei
 
 // load is the state to judge on, and whether it is one that was kept and so may be old.
 func (h *Handler[C, E, S]) load(ctx context.Context, t task[C]) (at snapshot[S], kept bool, err error) {
-	empty := snapshot[S]{state: h.decider.Initial(t.stream)}
+	epoch, _ := h.store.Epoch() // before the reading: what is read may be of a newer one, and never of an older
+	empty := snapshot[S]{state: h.decider.Initial(t.stream), epoch: epoch}
 	if t.create {
 		return empty, false, nil
 	}
-	if at, ok := h.cache.get(t.stream); ok {
+	if at, ok := h.cache.get(t.stream); ok && at.epoch == epoch {
 		return at, true, nil
 	}
 	at, err = h.catchUp(ctx, t.stream, empty)
@@ -81,6 +82,7 @@ func (h *Handler[C, E, S]) evolve(
 			version:  recorded.Version,
 			position: recorded.Position,
 			eventID:  recorded.ID,
+			epoch:    at.epoch,
 		}
 	}
 	return at, nil
@@ -155,6 +157,7 @@ func (h *Handler[C, E, S]) append(
 	}
 	h.cache.put(t.stream, snapshot[S]{
 		state: next, version: receipt.Version, position: receipt.Token.Position, eventID: receipt.Token.EventID,
+		epoch: at.epoch,
 	})
 	return receipt, nil
 }
@@ -165,6 +168,7 @@ func (h *Handler[C, E, S]) request(t task[C], at snapshot[S], events []E) (event
 		Expected:  eventstore.Exact(at.version),
 		Metadata:  t.call.metadata(),
 		CommandID: t.id,
+		Epoch:     at.epoch,
 	}
 	if len(events) == 0 {
 		return request, nil

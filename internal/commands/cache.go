@@ -13,6 +13,7 @@ type snapshot[S any] struct {
 	version  int64
 	position int64     // of the event at version; 0 at version 0
 	eventID  uuid.UUID // of that event
+	epoch    int32     // that the log had when the reading of it began
 }
 
 // cache keeps the snapshots of the streams used last. A nil cache keeps nothing.
@@ -52,14 +53,14 @@ func (c *cache[S]) peek(stream string) (snapshot[S], bool) {
 	return c.lru.Peek(stream)
 }
 
-// put keeps the snapshot, unless a newer one is there.
+// put keeps the snapshot, unless a newer one of the same history is there.
 func (c *cache[S]) put(stream string, s snapshot[S]) {
 	if c == nil {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if held, ok := c.lru.Peek(stream); ok && held.version > s.version {
+	if held, ok := c.lru.Peek(stream); ok && (held.epoch > s.epoch || held.epoch == s.epoch && held.version > s.version) {
 		return
 	}
 	c.lru.Add(stream, s)

@@ -43,8 +43,9 @@ func (h *Handler[C, E, S]) DryCreate(ctx context.Context, stream string, cmd C, 
 // dryRun judges in a snapshot. The command's id covers the named part of the stream.
 func (h *Handler[C, E, S]) dryRun(ctx context.Context, t task[C], named string) (DryRun, error) {
 	out := DryRun{Stream: t.stream}
+	epoch, _ := h.store.Epoch()
 	at, kept := h.cache.peek(t.stream) // before the snapshot begins, which so includes it
-	if !kept || t.create {
+	if !kept || at.epoch != epoch || t.create {
 		at = snapshot[S]{state: h.decider.Initial(t.stream)}
 	}
 	err := h.store.Snapshot(ctx, func(log *eventstore.Snapshot) (err error) {

@@ -74,7 +74,7 @@ type task[C Command] struct {
 //
 // Errors: *ForbiddenError, when call.Who may not do this; *Rejection, a refusal by a rule; *eventstore.ConflictError, when the stream is not at call.ExpectedVersion, or
 // when other processes came first on every attempt; *eventstore.ClaimTakenError; *eventstore.CommandIDReusedError;
-// *eventstore.OverloadedError; *eventstore.InvalidRequestError, when the command id or another part is over a limit of
+// *eventstore.OverloadedError; *eventstore.HistoryError, when the log got another history on every attempt; *eventstore.InvalidRequestError, when the command id or another part is over a limit of
 // the log; *eventstore.UnknownOutcomeError, after which the same call with the same command id tells the truth. With any
 // other error nothing was written.
 func (h *Handler[C, E, S]) Handle(ctx context.Context, stream string, cmd C, call Call) (eventstore.Receipt, error) {
@@ -153,7 +153,8 @@ func (h *Handler[C, E, S]) run(ctx context.Context, t task[C]) (eventstore.Recei
 // mayRetry reports whether the task can have another answer on the stream as it is now.
 func (h *Handler[C, E, S]) mayRetry(t task[C], err error) bool {
 	var conflict *eventstore.ConflictError
-	return errors.As(err, &conflict) && t.call.ExpectedVersion == nil && !t.create
+	var history *eventstore.HistoryError
+	return errors.As(err, &history) || errors.As(err, &conflict) && t.call.ExpectedVersion == nil && !t.create
 }
 
 // settled reports whether the error is an answer to the command, given by somebody who would know of an earlier append.

@@ -30,6 +30,7 @@ func (s *Store) AppendIn(ctx context.Context, f func(tx pgx.Tx) (Request, error)
 	if err := s.prepareStatements(ctx, conn.Conn()); err != nil {
 		return Receipt{}, err
 	}
+	known := s.guard()
 	tx, err := s.begin(ctx, conn)
 	if err != nil {
 		return Receipt{}, err
@@ -57,9 +58,19 @@ func (s *Store) AppendIn(ctx context.Context, f func(tx pgx.Tx) (Request, error)
 		rollback()
 		return Receipt{}, errors.New("the function of AppendIn ended or broke its transaction")
 	}
-	got, err := s.finish(ctx, conn.Conn().PgConn(), &pending{prepared: prepared})
+	if request.Epoch != 0 && request.Epoch != known.epoch {
+		rollback()
+		return Receipt{}, &HistoryError{Stream: request.Stream, Epoch: known.epoch}
+	}
+	got, err := s.finish(ctx, conn.Conn().PgConn(), known, &pending{prepared: prepared})
 	if got.err != nil || got.receipt.Duplicate || err != nil {
 		rollback()
+	}
+	if errors.Is(err, errHistory) {
+		conn.Release()
+		err = s.Review(ctx)
+		known = s.guard()
+		return Receipt{}, errors.Join(&HistoryError{Stream: request.Stream, Epoch: known.epoch}, err)
 	}
 	if err != nil {
 		return Receipt{}, err
@@ -87,7 +98,7 @@ func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn) (pgx.Tx, error) {
 
 // finish sends lock, append, guard and commit in one round trip. The guard fails the transaction when the request was
 // not accepted; the verdict that came before it says why.
-func (s *Store) finish(ctx context.Context, conn *pgconn.PgConn, p *pending) (answer, error) {
+func (s *Store) finish(ctx context.Context, conn *pgconn.PgConn, known guard, p *pending) (answer, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.SendTimeout)
 	defer cancel()
 	var e encoder
@@ -99,7 +110,7 @@ func (s *Store) finish(ctx context.Context, conn *pgconn.PgConn, p *pending) (an
 	}
 	id := p.request.CommandID
 	pipeline := conn.StartPipeline(ctx)
-	s.sendStatement(pipeline, nameLockFull, nil)
+	s.sendStatement(pipeline, nameLockFull, known.values())
 	s.sendStatement(pipeline, nameFull, plan.values)
 	s.sendStatement(pipeline, nameGuard, [][]byte{last[:], []byte(id.Actor), []byte(id.ID)})
 	pipeline.SendQueryParams("commit", nil, nil, nil, nil)

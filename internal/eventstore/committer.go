@@ -29,12 +29,14 @@ type committer struct {
 	conn    *pgx.Conn
 	encoder encoder
 	pause   time.Duration // before the next attempt to connect
-	used    time.Time     // when the connection last answered
+	looked  time.Time     // when the connection last said which history it leads to
+	guard   guard
 }
 
-// idleLong is how long a connection may rest before it is looked at: one that Postgres or something on the way closed
-// meanwhile would leave the next batch's outcome unknown, although nothing was sent. The look takes a round trip.
-const idleLong = time.Second
+// lookAgain is how long a connection is used or rests before it is looked at: whether it leads to the same history, and
+// whether it still lives. One that Postgres or something on the way closed meanwhile would leave the next batch's outcome
+// unknown, although nothing was sent. The look takes a round trip.
+const lookAgain = time.Second
 
 // run takes and commits batches until the appender is closed and empty.
 func (a *appender) run() {
@@ -54,6 +56,12 @@ func (a *appender) run() {
 // by one, so that only the guilty request fails.
 func (c *committer) commit(batch []*pending) {
 	answers, err := c.send(batch)
+	for attempt := 1; errors.Is(err, errHistory) && attempt < 4; attempt++ {
+		if batch = c.current(batch); len(batch) == 0 {
+			return
+		}
+		answers, err = c.send(batch)
+	}
 	if err == nil {
 		for i, p := range batch {
 			p.answer <- answers[i]
@@ -64,7 +72,7 @@ func (c *committer) commit(batch []*pending) {
 	if errors.As(err, &refused) && refused.Code == sqlStateReadOnly {
 		c.disconnect() // this was the primary, and is none any more
 	}
-	if errors.As(err, &refused) && blamesValue(refused.Code) && !c.broken() && len(batch) > 1 {
+	if errors.As(err, &refused) && blamesValue(refused.Code) && !errors.Is(err, errHistory) && !c.broken() && len(batch) > 1 {
 		for i := range batch {
 			c.commit(batch[i : i+1])
 		}
@@ -73,6 +81,20 @@ func (c *committer) commit(batch []*pending) {
 	for _, p := range batch {
 		p.answer <- answer{err: c.failure(p, err)}
 	}
+}
+
+// current answers the requests that were decided on another epoch than the newest, and returns the others.
+func (c *committer) current(batch []*pending) []*pending {
+	epoch, _ := c.store.Epoch()
+	var others []*pending
+	for _, p := range batch {
+		if p.request.Epoch == 0 || p.request.Epoch == epoch {
+			others = append(others, p)
+		} else {
+			p.answer <- answer{err: &HistoryError{Stream: p.parts[0].stream, Epoch: epoch}}
+		}
+	}
+	return others
 }
 
 const sqlStateReadOnly = "25006"
@@ -88,7 +110,7 @@ var errNotSent = errors.New("the append was not sent")
 
 func (c *committer) failure(p *pending, err error) error {
 	var refused *pgconn.PgError
-	if errors.Is(err, errNotSent) || errors.As(err, &refused) && (!c.broken() || refused.Code == sqlStateReadOnly) {
+	if errors.Is(err, errNotSent) || errors.Is(err, errHistory) || errors.As(err, &refused) && (!c.broken() || refused.Code == sqlStateReadOnly) {
 		return fmt.Errorf("appending to %s: %w", p.parts[0].stream, explain(err))
 	}
 	return &UnknownOutcomeError{CommandID: p.request.CommandID.ID, Err: err}
@@ -103,9 +125,18 @@ func (c *committer) send(batch []*pending) ([]answer, error) {
 	if err := c.connect(ctx); err != nil {
 		return nil, fmt.Errorf("%w: %w", errNotSent, err)
 	}
+	c.guard = c.store.guard()
+	for _, p := range batch {
+		if p.request.Epoch != 0 && p.request.Epoch != c.guard.epoch {
+			return nil, errHistory
+		}
+	}
 	answers, err := c.roundTrip(ctx, c.encoder.encode(batch), batch)
 	if errors.Is(err, errRefused) {
 		answers, err = c.roundTrip(ctx, c.encoder.encodeJudged(batch), batch)
+	}
+	if errors.Is(err, errHistory) {
+		c.looked = time.Time{}
 	}
 	if err != nil {
 		return nil, err
@@ -116,13 +147,12 @@ func (c *committer) send(batch []*pending) ([]answer, error) {
 
 func (c *committer) roundTrip(ctx context.Context, plan plan, batch []*pending) ([]answer, error) {
 	pipeline := c.conn.PgConn().StartPipeline(ctx)
-	c.store.sendStatement(pipeline, plan.lock, nil)
+	c.store.sendStatement(pipeline, plan.lock, c.guard.values())
 	c.store.sendStatement(pipeline, plan.statement, plan.values)
 	answers, err := c.receive(pipeline, plan, batch)
 	if closeErr := pipeline.Close(); err == nil {
 		err = closeErr
 	}
-	c.used = time.Now()
 	return answers, err
 }
 
@@ -157,6 +187,9 @@ func readAppend(pipeline *pgconn.Pipeline, plan plan, batch []*pending) ([]answe
 		return nil, err
 	}
 	log, err := readLock(pipeline)
+	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && refused.Code == sqlStateDivision {
+		return nil, fmt.Errorf("%w: %w", errHistory, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -230,7 +263,7 @@ var errConflict = errors.New("the stream is not at the expected version")
 
 // connect makes the connection when there is none, with a pause that grows while that fails.
 func (c *committer) connect(ctx context.Context) error {
-	if !c.broken() && time.Since(c.used) > idleLong && c.conn.Ping(ctx) != nil {
+	if !c.broken() && time.Since(c.looked) > lookAgain && c.look(ctx, c.conn) != nil {
 		_ = c.conn.Close(ctx)
 	}
 	if !c.broken() {
@@ -243,12 +276,28 @@ func (c *committer) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connecting the appender: %w", err)
 	}
-	if err := c.store.prepareStatements(ctx, conn); err != nil {
+	err = c.look(ctx, conn)
+	if err == nil {
+		err = c.store.prepareStatements(ctx, conn)
+	}
+	if err != nil {
 		_ = conn.Close(ctx)
 		return err
 	}
 	c.conn, c.pause = conn, 0
 	return nil
+}
+
+// look finds out which history a connection leads to.
+func (c *committer) look(ctx context.Context, conn *pgx.Conn) error {
+	_, canWrite, err := c.store.look(ctx, conn)
+	if err == nil && !canWrite {
+		err = errStandby
+	}
+	if err == nil {
+		c.looked = time.Now()
+	}
+	return err
 }
 
 func (c *committer) disconnect() {

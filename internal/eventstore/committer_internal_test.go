@@ -18,7 +18,7 @@ func TestAConnectionThatDiedAtRestLeavesNoOutcomeUnknown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := &Store{pool: pool, registry: registry, cfg: Config{}.withDefaults(), next: make(chan struct{})}
+	store := newStore(pool, registry, Config{})
 	c := &committer{store: store}
 	defer c.disconnect()
 	send := func() error {
@@ -38,7 +38,7 @@ func TestAConnectionThatDiedAtRestLeavesNoOutcomeUnknown(t *testing.T) {
 	if _, err := pool.Exec(t.Context(), "select pg_terminate_backend($1, 10000)", c.conn.PgConn().PID()); err != nil {
 		t.Fatal(err)
 	}
-	c.used = time.Now().Add(-2 * idleLong)
+	c.looked = time.Now().Add(-2 * lookAgain)
 	if err := send(); err != nil {
 		t.Fatalf("after a rest: %v", err)
 	}

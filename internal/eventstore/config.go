@@ -1,6 +1,9 @@
 package eventstore
 
-import "time"
+import (
+	"log/slog"
+	"time"
+)
 
 // Config sets the limits of a Store. The zero value is ready for use.
 type Config struct {
@@ -27,6 +30,8 @@ type Config struct {
 	LockTimeout time.Duration
 	// IdleTimeout bounds the time that AppendIn's function may spend between two statements. Default 30 s.
 	IdleTimeout time.Duration
+	// Logger is told when the epoch is raised. Default slog.Default().
+	Logger *slog.Logger
 }
 
 func (c Config) withDefaults() Config {
@@ -51,5 +56,8 @@ func (c Config) withDefaults() Config {
 	setDuration(&c.ReceiptsKept, 7*24*time.Hour)
 	setDuration(&c.LockTimeout, 10*time.Second)
 	setDuration(&c.IdleTimeout, 30*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
 	return c
 }

@@ -72,7 +72,7 @@ func readProbe(pipeline *pgconn.Pipeline, told uint32) (direct, asNamed bool, er
 // statementTexts are the statements of an append, by the names under which they are prepared.
 func statementTexts() map[string]string {
 	return map[string]string{
-		nameLock: sqlLock, nameLockFull: sqlLockFull, nameOne: sqlAppendOne, nameMany: sqlAppendMany,
+		nameLock: lockHere(sqlLock), nameLockFull: lockHere(sqlLockFull), nameOne: sqlAppendOne, nameMany: sqlAppendMany,
 		nameJudged: sqlAppendJudged, nameFull: sqlAppendFull, nameGuard: sqlGuard,
 	}
 }

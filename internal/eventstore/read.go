@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // defaultPage is how many events a read returns at most when its query names no limit: pages of 500 measured fastest.
@@ -29,21 +30,23 @@ type StreamQuery struct {
 
 // LogQuery asks for a run of the log. The zero value asks for the first page of the whole log.
 type LogQuery struct {
-	After  int64    // positions above it
-	Until  int64    // positions up to it; 0: the head
-	Stream string   // empty: all streams
-	Types  []string // none: all types
-	Shard  int      // of Shards: the streams for which Shard(stream, Shards) is this
-	Shards int      // 0 and 1: all streams; not together with Stream
-	Limit  int      // events; 0: 500
-	Window int      // positions a filtered read looks at; 0: 20,000
+	After  int64     // positions above it
+	Seen   uuid.UUID // the event that must be at After, for who goes on from there; zero: whichever is
+	Until  int64     // positions up to it; 0: the head
+	Stream string    // empty: all streams
+	Types  []string  // none: all types
+	Shard  int       // of Shards: the streams for which Shard(stream, Shards) is this
+	Shards int       // 0 and 1: all streams; not together with Stream
+	Limit  int       // events; 0: 500
+	Window int       // positions a filtered read looks at; 0: 20,000
 }
 
 // Page is what a read of the log found.
 type Page struct {
 	Events    []Event
-	ScannedTo int64 // every event up to here was looked at; go on after it
-	Head      int64 // of the log, when the page was read
+	ScannedTo int64     // every event up to here was looked at; go on after it
+	ScannedID uuid.UUID // the event there; zero at 0
+	Head      int64     // of the log, when the page was read
 }
 
 // ReadStream returns events of one stream in order of version, or against it. A stream that does not exist has none.
@@ -64,44 +67,77 @@ func (s *Store) ReadStream(ctx context.Context, stream string, q StreamQuery) ([
 
 // ReadLog returns events of the log in order of position. With a filter it looks at a window of positions and may
 // return few events or none while there are more: go on after ScannedTo until that is Head. A query that begins beyond
-// the head is a *BeyondHeadError.
+// the head is a *BeyondHeadError, and one that follows an event which is not there a *DivergedError.
 func (s *Store) ReadLog(ctx context.Context, q LogQuery) (Page, error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return Page{}, fmt.Errorf("reading the log after %d: %w", q.After, err)
+	}
+	// On one connection: two may lead to two servers while one takes the place of the other.
+	page, err := readLog(ctx, conn, q)
+	conn.Release()
+	var gone *DivergedError
+	var beyond *BeyondHeadError
+	if errors.As(err, &gone) || (q.Seen != uuid.Nil && errors.As(err, &beyond)) {
+		_ = s.Review(ctx) // who is told that the log has another history finds its epoch raised
+	}
+	return page, err
+}
+
+func readLog(ctx context.Context, from *pgxpool.Conn, q LogQuery) (Page, error) {
 	var head int64
-	if err := s.pool.QueryRow(ctx, sqlHeadPosition).Scan(&head); err != nil {
+	var before *uuid.UUID
+	if err := from.QueryRow(ctx, sqlHeadAndEvent, q.After).Scan(&head, &before); err != nil {
 		return Page{}, fmt.Errorf("reading the head of the log: %w", err)
 	}
 	page := Page{Head: head, ScannedTo: q.After}
+	if before != nil {
+		page.ScannedID = *before
+	}
 	until := head
 	if q.Until > 0 {
 		until = min(until, q.Until)
 	}
-	if q.After > head {
+	switch {
+	case q.After > head:
 		return Page{}, &BeyondHeadError{Position: q.After, Head: head}
-	}
-	if q.After >= until {
+	case q.Seen != uuid.Nil && q.Seen != page.ScannedID:
+		return Page{}, &DivergedError{Position: q.After, Reason: "another event is there now"}
+	case q.After >= until:
 		return page, nil
 	}
 	size := limit(q.Limit)
-	var err error
+	var batch pgx.Batch
 	switch {
 	case q.Stream != "":
-		page.Events, err = readEvents(ctx, s.pool, sqlReadLogStream, q.After, until, size, q.Stream, types(q))
+		batch.Queue(sqlReadLogStream, q.After, until, size, q.Stream, types(q))
 	case q.Shards > 1:
 		until = min(until, q.After+window(q.Window))
-		page.Events, err = readEvents(ctx, s.pool, sqlReadLogShard, q.After, until, size, types(q), q.Shards, q.Shard)
+		batch.Queue(sqlReadLogShard, q.After, until, size, types(q), q.Shards, q.Shard)
 	case len(q.Types) > 0:
 		until = min(until, q.After+window(q.Window))
-		page.Events, err = readEvents(ctx, s.pool, sqlReadLogTypes, q.After, until, size, q.Types)
+		batch.Queue(sqlReadLogTypes, q.After, until, size, q.Types)
 	default:
 		until = min(until, q.After+int64(size))
-		page.Events, err = readEvents(ctx, s.pool, sqlReadLog, q.After, until, size)
+		batch.Queue(sqlReadLog, q.After, until, size)
+	}
+	batch.Queue(sqlEventID, until)
+	results := from.SendBatch(ctx, &batch)
+	rows, err := results.Query()
+	if err == nil {
+		page.Events, err = collect(rows)
+	}
+	if err == nil {
+		page.ScannedTo, err = until, results.QueryRow().Scan(&page.ScannedID)
+	}
+	if closed := results.Close(); err == nil {
+		err = closed
 	}
 	if err != nil {
 		return Page{}, fmt.Errorf("reading the log after %d: %w", q.After, err)
 	}
-	page.ScannedTo = until
-	if len(page.Events) == size {
-		page.ScannedTo = page.Events[size-1].Position
+	if n := len(page.Events); n == size {
+		page.ScannedTo, page.ScannedID = page.Events[n-1].Position, page.Events[n-1].ID
 	}
 	return page, nil
 }
@@ -135,6 +171,10 @@ func readEvents(ctx context.Context, q querier, sql string, args ...any) ([]Even
 	if err != nil {
 		return nil, err
 	}
+	return collect(rows)
+}
+
+func collect(rows pgx.Rows) ([]Event, error) {
 	defer rows.Close()
 	var events []Event
 	for rows.Next() {
@@ -250,6 +290,7 @@ func (s *Store) Head(ctx context.Context) (Token, error) {
 	if err := s.pool.QueryRow(ctx, sqlLogHead).Scan(&t.LogID, &t.Epoch, &t.Position, &t.EventID); err != nil {
 		return Token{}, fmt.Errorf("reading the head of the log: %w", err)
 	}
+	s.note(t.Epoch)
 	return t, nil
 }
 
@@ -280,36 +321,6 @@ func (s *Store) PositionAt(ctx context.Context, t time.Time) (int64, error) {
 		return 0, &FutureError{Time: t, Now: now}
 	}
 	return position, nil
-}
-
-// CheckToken tells whether the log still holds what a token stands for: nil, *BeyondHeadError or *DivergedError. A token
-// of an earlier epoch is good as long as its event is still there.
-func (s *Store) CheckToken(ctx context.Context, t Token) error {
-	if t == (Token{}) {
-		return nil
-	}
-	head, err := s.Head(ctx)
-	if err != nil {
-		return err
-	}
-	switch {
-	case t.LogID != head.LogID:
-		return &DivergedError{Position: t.Position, Reason: "it is of another log"}
-	case t.Position == 0:
-		return nil
-	case t.Position > head.Position && t.Epoch == head.Epoch:
-		return &BeyondHeadError{Position: t.Position, Head: head.Position}
-	case t.Position > head.Position || t.Epoch > head.Epoch:
-		return &DivergedError{Position: t.Position, Reason: "the log was restored to before it"}
-	}
-	var id uuid.UUID
-	if err := s.pool.QueryRow(ctx, sqlEventID, t.Position).Scan(&id); err != nil {
-		return fmt.Errorf("reading the event at %d: %w", t.Position, err)
-	}
-	if id != t.EventID {
-		return &DivergedError{Position: t.Position, Reason: "another event is there now"}
-	}
-	return nil
 }
 
 // Types lists the event types that the registry knows, in order.

@@ -1,5 +1,7 @@
 package eventstore
 
+import "strings"
+
 // The statements of an append. Each runs right after sqlLock in the same implicit transaction. They are two statements
 // on purpose: under READ COMMITTED a statement that waits for the lock has already taken its snapshot.
 //
@@ -8,11 +10,15 @@ package eventstore
 // is large. Just-in-time compilation is off, since the costs that discourage a kind of plan look like expensive ones. The
 // settings end with the transaction, so they are safe behind a transaction pooler.
 const (
+	//
+	// Both lock statements fail, by a division by zero, when the log has another epoch than the caller knows, $1: what the
+	// batch was decided on may be of another history. As they fail, nothing that follows in the pipeline is executed.
 	sqlLock = `
 select log_id, epoch,
 	set_config('plan_cache_mode', 'force_generic_plan', true),
 	set_config('enable_seqscan', 'off', true),
-	set_config('jit', 'off', true)
+	set_config('jit', 'off', true),
+	1 / ((epoch = $1)::int)
 from log where id = 1 for no key update`
 
 	// sqlLockFull prepares for sqlAppendFull, whose joins between small sets must not become nested loops.
@@ -21,7 +27,8 @@ select log_id, epoch,
 	set_config('plan_cache_mode', 'force_generic_plan', true),
 	set_config('enable_seqscan', 'off', true),
 	set_config('enable_nestloop', 'off', true),
-	set_config('jit', 'off', true)
+	set_config('jit', 'off', true),
+	1 / ((epoch = $1)::int)
 from log where id = 1 for no key update`
 
 	sqlHead = `
@@ -282,9 +289,65 @@ select key, owner from (
 	from unnest($3::text[]) as k(key) left join claims held on held.key = k.key where held.stream is distinct from $1::text
 ) refused order by kind, key limit 1`
 
-	sqlHeadPosition = `select coalesce(max(position), 0) from events`
+	sqlHeadAndEvent = `
+select coalesce(max(position), 0), (select id from events where position = $1) from events`
 
 	sqlStreamVersion = `select coalesce((select version from events where stream = $1 order by version desc limit 1), 0)`
 
 	sqlEventID = `select id from events where position = $1`
 )
+
+// The statements on which history the log is of.
+const (
+	// sqlTimeline begins the names of files of the write-ahead log, and is right from the moment of a promotion on, other
+	// than that of the last checkpoint.
+	sqlTimeline = `left(pg_walfile_name(pg_current_wal_lsn()), 8)`
+
+	// sqlHere stands in the lock statements for sqlEpoch where Postgres tells its timeline: they fail too when that is another
+	// than the caller knows, $2. A pooler may have changed the server behind a connection.
+	sqlHere  = `((epoch = $1)::int * (` + sqlTimeline + ` = $2::text)::int)`
+	sqlEpoch = `((epoch = $1)::int)`
+
+	// sqlHistory is what the log's row says of its history, and what the server says. A standby says timeline 0.
+	sqlHistory = `
+select l.log_id, l.epoch, l.system_identifier, l.timeline, c.system_identifier,
+	case when pg_is_in_recovery() then 0 else ('x' || ` + sqlTimeline + `)::bit(32)::int end
+from log l cross join pg_control_system() c where l.id = 1`
+
+	sqlHistoryBlind = `select log_id, epoch, not pg_is_in_recovery() from log where id = 1`
+
+	sqlHistoryLock = `select log_id, epoch, system_identifier, timeline from log where id = 1 for no key update`
+
+	sqlAdopt = `update log set system_identifier = $1, timeline = $2 where id = 1`
+
+	// sqlRaise raises the epoch and says since when: system identifier and timeline, those from before, and why. The new
+	// epoch is the seconds since 2025, so that two restores of one backup do not come to the same.
+	sqlRaise = `
+with head as (
+	select coalesce(l.position, 0) as position, l.id
+	from (values (1)) one left join lateral (select position, id from events order by position desc limit 1) l on true
+), raised as (
+	update log set system_identifier = $1, timeline = $2,
+		epoch = greatest(epoch + 1, extract(epoch from clock_timestamp() - timestamptz '2025-01-01 00:00:00Z')::int)
+	where id = 1 returning epoch
+), noted as (
+	insert into epochs (epoch, position, event_id, previous_epoch, system_identifier, timeline,
+		previous_system_identifier, previous_timeline, reason)
+	select r.epoch, head.position, head.id, log.epoch, $1, $2, $3, $4, $5
+	from raised r cross join head cross join log
+)
+select raised.epoch, head.position from raised cross join head`
+
+	// sqlCheckMark says how far all raises since epoch $1 kept the log, $2 when there was none.
+	sqlCheckMark = `
+select log_id, epoch, (select coalesce(max(position), 0) from events),
+	coalesce((select min(position) from epochs where epochs.epoch > $1::int), $2::bigint)
+from log where id = 1`
+
+	sqlCheckToken = `
+select log_id, epoch, (select coalesce(max(position), 0) from events), (select id from events where position = $1)
+from log where id = 1`
+)
+
+// lockHere makes a lock statement compare the timeline too.
+func lockHere(lock string) string { return strings.Replace(lock, sqlEpoch, sqlHere, 1) }

@@ -18,9 +18,12 @@ func TestEveryStatementFitsTheSchema(t *testing.T) {
 		"full": sqlAppendFull, "guard": sqlGuard, "settle": sqlSettle, "isolation": sqlIsolation,
 		"probe": sqlProbe, "receipt": sqlReceipt, "forget": sqlForget, "readStream": sqlReadStream, "backward": sqlReadStreamBackward,
 		"readLog": sqlReadLog, "readLogTypes": sqlReadLogTypes, "readLogStream": sqlReadLogStream, "eventAt": sqlEventAt, "eventsAt": sqlEventsAt,
-		"logHead": sqlLogHead, "headPosition": sqlHeadPosition, "streamVersion": sqlStreamVersion, "eventID": sqlEventID,
+		"logHead": sqlLogHead, "headAndEvent": sqlHeadAndEvent, "streamVersion": sqlStreamVersion, "eventID": sqlEventID,
 		"snapshot": sqlSnapshot, "lastOf": sqlLastOf, "positionAt": sqlPositionAt, "judgeClaims": sqlJudgeClaims,
 		"readLogShard": sqlReadLogShard,
+		"lockHere":     lockHere(sqlLock), "lockFullHere": lockHere(sqlLockFull),
+		"history": sqlHistory, "historyBlind": sqlHistoryBlind, "historyLock": sqlHistoryLock, "adopt": sqlAdopt, "raise": sqlRaise,
+		"checkMark": sqlCheckMark, "checkToken": sqlCheckToken,
 	} {
 		if _, err := conn.Conn().Prepare(t.Context(), name, sql); err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -25,28 +27,35 @@ type Store struct {
 
 	named      bool              // prepared statements are kept; see FitPooler
 	statements map[string]string // of an append, by name
+	blind      atomic.Bool       // Postgres does not tell where the log is
 
-	mu   sync.Mutex
-	head int64
-	next chan struct{}
+	mu     sync.Mutex
+	head   int64
+	next   chan struct{}
+	logID  uuid.UUID
+	here   place         // where the log was when last looked at; zero: Postgres does not tell
+	epoch  int32         // the newest that was seen; 0 before the first
+	raised chan struct{} // closed when that changes
 }
 
 // Open connects to the log of a migrated database and starts the appender, which has a connection of its own beside the
 // pool's. It fails when the database's default transaction isolation is not read committed: dense positions rest on
 // every statement seeing what was committed before it. Behind a pooler, the pool's configuration has to have gone through
-// FitPooler.
+// FitPooler. When the database was restored, or a standby of it promoted, since the log was opened last, its epoch is raised.
 func Open(ctx context.Context, pool *pgxpool.Pool, registry *Registry, cfg Config) (*Store, error) {
-	s := &Store{
-		pool: pool, registry: registry, cfg: cfg.withDefaults(), next: make(chan struct{}),
-		named:      pool.Config().ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement,
-		statements: statementTexts(),
-	}
+	s := newStore(pool, registry, cfg)
 	var isolation string
 	if err := pool.QueryRow(ctx, sqlIsolation).Scan(&isolation); err != nil {
 		return nil, fmt.Errorf("reading the log (is the database migrated?): %w", err)
 	}
 	if isolation != "read committed" {
 		return nil, fmt.Errorf("the log needs transaction isolation read committed, the database's default is %s", isolation)
+	}
+	if err := s.Review(ctx); err != nil {
+		return nil, err
+	}
+	if s.blind.Load() {
+		s.statements[nameLock], s.statements[nameLockFull] = sqlLock, sqlLockFull
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
@@ -55,7 +64,17 @@ func Open(ctx context.Context, pool *pgxpool.Pool, registry *Registry, cfg Confi
 		s.tasks.Go(s.appender.run)
 	}
 	s.tasks.Go(func() { s.forgetReceipts(running) })
+	s.tasks.Go(func() { s.watch(running) })
 	return s, nil
+}
+
+func newStore(pool *pgxpool.Pool, registry *Registry, cfg Config) *Store {
+	return &Store{
+		pool: pool, registry: registry, cfg: cfg.withDefaults(),
+		named:      pool.Config().ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement,
+		statements: statementTexts(),
+		next:       make(chan struct{}), raised: make(chan struct{}),
+	}
 }
 
 // Close refuses new appends, sends what waits, and returns when all was answered or ctx ends; then what still waits is
@@ -83,7 +102,7 @@ func (s *Store) Registry() *Registry { return s.registry }
 // Append writes the request, whole or not at all, and answers when it is durable.
 //
 // Errors: *InvalidRequestError, *UnknownEventError, *ConflictError, *ClaimTakenError, *CommandIDReusedError,
-// *OverloadedError and ErrClosed say that nothing was written; so does ctx's error, which is returned when ctx ends
+// *OverloadedError, *HistoryError and ErrClosed say that nothing was written; so does ctx's error, which is returned when ctx ends
 // before the request was sent. *UnknownOutcomeError says that it cannot be known.
 func (s *Store) Append(ctx context.Context, r Request) (Receipt, error) {
 	p, err := s.prepare(&r)

@@ -84,6 +84,10 @@ type Request struct {
 	Messages []Message      // work for outside, delivered by the outbox after the commit
 
 	CommandID CommandID // the zero value: the request is not idempotent
+
+	// Epoch is what Store.Epoch said before the state was read on which this was decided: the request is refused with a
+	// *HistoryError when the log has a newer one. 0: it was decided on nothing that was read.
+	Epoch int32
 }
 
 // StreamAppend is a further stream of a request.
