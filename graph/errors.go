@@ -168,6 +168,9 @@ func expected(ctx context.Context, err error) *gqlerror.Error {
 	if e, ok := errors.AsType[*eventstore.DivergedError](err); ok {
 		return coded(codeLogDiverged, "position %d belongs to another history than this log's", e.Position)
 	}
+	if _, ok := errors.AsType[*eventstore.HistoryError](err); ok {
+		return coded(codeLogDiverged, "the database was restored or failed over while this was decided; nothing was written, send it again")
+	}
 	if known := expectedOfPast(err); known != nil {
 		return known
 	}

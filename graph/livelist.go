@@ -54,7 +54,7 @@ func (l *liveList[R, F]) follow(ctx context.Context, first *int, after *int64) (
 	if l.after, err = l.root.resume(ctx, after, nil); err != nil {
 		return nil, err
 	}
-	return streamSeen(ctx, l.resumable, func(yield func(*model.ListChange[R]) bool) error {
+	return streamSeen(ctx, l.root, l.resumable, func(yield func(*model.ListChange[R]) bool) error {
 		l.send = yield
 		return l.run(ctx)
 	}), nil

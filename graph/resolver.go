@@ -70,8 +70,9 @@ type (
 func newRoot(r *Resolver, cfg Config) *root {
 	root := &root{
 		Resolver: r, maxPage: cfg.MaxPage, maxFold: cfg.MaxFold,
-		maxLiveRows: cfg.MaxLiveRows, present: presenter{cfg.Logger}, sharing: queries.NewSharing(queries.SharingConfig{}),
-		rules: newRules(), histories: map[string]history{}, streams: map[string]func(any) string{},
+		maxLiveRows: cfg.MaxLiveRows, present: presenter{cfg.Logger},
+		sharing: queries.NewSharing(queries.SharingConfig{Epoch: func() int32 { return r.Store.Mark(0).Epoch }}),
+		rules:   newRules(), histories: map[string]history{}, streams: map[string]func(any) string{},
 	}
 	root.carts = newObject(root, cartview.View(), r.Carts.Get)
 	root.orders = newObject(root, orderview.View(), r.Orders.Get)

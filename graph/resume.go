@@ -2,7 +2,6 @@ package graph
 
 import (
 	"context"
-	"strconv"
 
 	"github.com/headrace/headrace/graph/transport"
 	"github.com/headrace/headrace/internal/eventstore"
@@ -10,7 +9,7 @@ import (
 )
 
 // resume is after which position of the log a subscription goes on: the latest of what its arguments say and the id of the
-// last event that the client of an event stream has seen. Nil: none says anything. A token of another history is a
+// last event that the client of an event stream has seen. Nil: none says anything. A token or an id of another history is a
 // *eventstore.DivergedError, a position beyond the head a *eventstore.BeyondHeadError, and an id that is not a position a
 // *queries.ArgumentError.
 func (r *root) resume(ctx context.Context, after *int64, token *eventstore.Token) (*int64, error) {
@@ -24,24 +23,29 @@ func (r *root) resume(ctx context.Context, after *int64, token *eventstore.Token
 		}
 		after = later(after, &token.Position)
 	}
-	after = later(after, seen)
+	if seen != nil {
+		if err := r.Store.CheckMark(ctx, *seen); err != nil {
+			return nil, err
+		}
+		after = later(after, &seen.Position)
+	}
 	if after == nil {
 		return nil, nil
 	}
 	return after, r.Tail.Check(ctx, *after)
 }
 
-// lastSeen is the position that the client of an event stream has seen last; nil when it says none.
-func lastSeen(ctx context.Context) (*int64, error) {
+// lastSeen is where in the log the client of an event stream has seen the last event; nil when it says nothing.
+func lastSeen(ctx context.Context) (*eventstore.Mark, error) {
 	id := transport.LastEventID(ctx)
 	if id == "" {
 		return nil, nil
 	}
-	position, err := strconv.ParseInt(id, 10, 64)
-	if err != nil || position < 0 || id != strconv.FormatInt(position, 10) {
+	seen, err := eventstore.ParseMark(id)
+	if err != nil {
 		return nil, &queries.ArgumentError{Argument: "Last-Event-ID", Reason: "is not a position of the log"}
 	}
-	return &position, nil
+	return &seen, nil
 }
 
 func later(a, b *int64) *int64 {

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"context"
+	"errors"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/gqlerror"
@@ -22,7 +23,7 @@ type streamEndKey struct{}
 // has it resumes. Values of that kind which the subscriber may not see are left out, each by the rule as it is when the
 // value comes; when the identity runs out, the stream ends. An error, or a panic, becomes the last response.
 func stream[T any](ctx context.Context, r *root, kind string, at func(T) int64, produce func(yield func(T) bool) error) <-chan T {
-	return streamSeen(ctx, at, func(yield func(T) bool) error {
+	return streamSeen(ctx, r, at, func(yield func(T) bool) error {
 		return produce(func(v T) bool {
 			if !r.sees(ctx, kind, v) {
 				return ctx.Err() == nil
@@ -33,7 +34,7 @@ func stream[T any](ctx context.Context, r *root, kind string, at func(T) int64, 
 }
 
 // streamSeen is stream for who asks by itself whether the subscriber may see what is in a value.
-func streamSeen[T any](ctx context.Context, at func(T) int64, produce func(yield func(T) bool) error) <-chan T {
+func streamSeen[T any](ctx context.Context, r *root, at func(T) int64, produce func(yield func(T) bool) error) <-chan T {
 	out := make(chan T)
 	end, _ := ctx.Value(streamEndKey{}).(*streamEnd)
 	go func() {
@@ -52,7 +53,8 @@ func streamSeen[T any](ctx context.Context, at func(T) int64, produce func(yield
 			if expired = stillValid(ctx); expired != nil {
 				return false
 			}
-			transport.NotePosition(ctx, at(v))
+			position := at(v)
+			transport.NotePosition(ctx, position, r.Store.Mark(position).String())
 			select {
 			case out <- v:
 				return true
@@ -81,13 +83,13 @@ func watch[R any](
 	if err != nil {
 		return nil, err
 	}
-	return streamSeen(ctx, at, func(yield func(*R) bool) error {
+	return streamSeen(ctx, r, at, func(yield func(*R) bool) error {
 		if _, err := r.ready(ctx, view, nil, nil, eventstore.Token{}); err != nil {
 			return err
 		}
-		w := watching[R]{root: r, view: view, at: at, yield: yield, position: given(seen)}
-		if w.position < r.Progress.ParkedMoved(view) {
-			w.position = 0 // the object may have changed since without an event
+		w := watching[R]{root: r, view: view, at: at, yield: yield, has: r.Store.Mark(given(seen))}
+		if w.has.Position < r.Progress.ParkedMoved(view) {
+			w.has = r.Store.Mark(0) // the object may have changed since without an event
 		}
 		var row *R
 		err := r.sharing.Do(ctx, func(ctx context.Context) (err error) {
@@ -119,31 +121,34 @@ func watch[R any](
 
 // watching is what a subscriber knows of an object.
 type watching[R any] struct {
-	root     *root
-	view     string
-	at       func(*R) int64
-	yield    func(*R) bool
-	position int64                // of the state that it has; one who comes again has it from before
-	why      *queries.Degradation // of that state
-	told     bool                 // here
+	root  *root
+	view  string
+	at    func(*R) int64
+	yield func(*R) bool
+	has   eventstore.Mark      // of the state that it has; one who comes again has it from before
+	why   *queries.Degradation // of that state
+	told  bool                 // here
 }
 
 // tell yields the object if its state is new. More is false when it is gone, or the client is.
 func (w *watching[R]) tell(ctx context.Context, row *R) (more bool, err error) {
+	if err := w.stillHas(ctx); err != nil {
+		return false, err
+	}
 	if row == nil {
 		return !w.told, nil
 	}
 	row = marked(w.root, w.view, row)
 	why := degradation(row)
 	switch at, sees := w.at(row), w.root.sees(ctx, w.view, row); {
-	case at <= w.position && same(why, w.why):
+	case at <= w.has.Position && same(why, w.why):
 		return true, nil
 	case !sees && w.told:
 		return false, forbidden(identity.FromContext(ctx), "this is no longer yours to see")
 	case !sees:
 		return true, nil
 	default:
-		w.position, w.why, w.told = at, why, true
+		w.has, w.why, w.told = w.root.Store.Mark(at), why, true
 		return w.yield(row), nil
 	}
 }
@@ -157,6 +162,22 @@ func degradation[R any](row *R) *queries.Degradation {
 }
 
 func same(a, b *queries.Degradation) bool { return a == b || (a != nil && b != nil && *a == *b) }
+
+// stillHas tells whether the state that the subscriber has is one that the log still leads to.
+func (w *watching[R]) stillHas(ctx context.Context) error {
+	now := w.root.Store.Mark(w.has.Position)
+	if now == w.has {
+		return nil
+	}
+	err := w.root.Store.CheckMark(ctx, w.has)
+	if beyond, ok := errors.AsType[*eventstore.BeyondHeadError](err); ok {
+		return &eventstore.DivergedError{Position: beyond.Position, Reason: "the log was restored to before it"}
+	}
+	if err == nil {
+		w.has = now
+	}
+	return err
+}
 
 // aroundStreams lets the error for which a subscription ended be its last response.
 func (p presenter) aroundStreams(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {

@@ -3,6 +3,7 @@ package graph
 import (
 	"testing"
 
+	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/identity"
 )
 
@@ -15,7 +16,7 @@ type watchedRow struct {
 // there does not; so does one that may not be seen any more, and one that never could be does not.
 func TestWatchingTellsStatesOnce(t *testing.T) {
 	t.Parallel()
-	root := &root{rules: rules{objects: map[string]objectRule{"row": {see: func(who identity.Identity, object any) bool {
+	root := &root{Resolver: &Resolver{Store: &eventstore.Store{}}, rules: rules{objects: map[string]objectRule{"row": {see: func(who identity.Identity, object any) bool {
 		return who.Is(object.(*watchedRow).owner)
 	}}}}}
 	ctx := identity.NewContext(t.Context(), identity.Identity{Subject: "ada"})
@@ -35,7 +36,7 @@ func TestWatchingTellsStatesOnce(t *testing.T) {
 	} {
 		var told []int64
 		w := watching[watchedRow]{
-			root: root, view: "row", position: c.seen, at: func(r *watchedRow) int64 { return r.position },
+			root: root, view: "row", has: eventstore.Mark{Position: c.seen}, at: func(r *watchedRow) int64 { return r.position },
 			yield: func(r *watchedRow) bool { told = append(told, r.position); return true },
 		}
 		more, code := true, any(nil)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
@@ -74,7 +73,7 @@ func (t events) answer(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 		defer close(done)
 		switch t.run(ctx, exec, o, to, func() (*graphql.OperationContext, *graphql.Response) { return oc, response }) {
 		case slow:
-			to.queue.putLast(message{text: append(encodeEvent(o, o.slowError(), 0, false), eventsComplete...)})
+			to.queue.putLast(message{text: append(encodeEvent(o, o.slowError(), ""), eventsComplete...)})
 		case queued:
 			if ctx.Err() == nil {
 				to.queue.putLast(message{text: []byte(eventsComplete)})
@@ -122,13 +121,13 @@ func (t events) write(w http.ResponseWriter, q *queue) {
 	}
 }
 
-// encodeEvent makes an event of a response. Its id is the position, where there is one.
-func encodeEvent(_ *operation, response *graphql.Response, position int64, noted bool) []byte {
+// encodeEvent makes an event of a response. Its id says where in the log it stands, if it does.
+func encodeEvent(_ *operation, response *graphql.Response, id string) []byte {
 	b := buffers.Get().(*bytes.Buffer)
 	defer recycle(b)
-	if noted {
+	if id != "" {
 		b.WriteString("id: ")
-		b.WriteString(strconv.FormatInt(position, 10))
+		b.WriteString(id)
 		b.WriteByte('\n')
 	}
 	b.WriteString("event: next\ndata: ")

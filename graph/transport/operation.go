@@ -17,14 +17,14 @@ type operation struct {
 	cancel  context.CancelFunc
 	stopped atomic.Bool // by the client, who wants to hear no more of it
 
-	told    int64 // position of the last result that was queued
+	told    noted // of the last result that was queued
 	hasTold bool
 }
 
 // sink is where an operation's results go.
 type sink struct {
 	queue   *queue
-	encode  func(o *operation, response *graphql.Response, position int64, noted bool) []byte
+	encode  func(o *operation, response *graphql.Response, id string) []byte
 	failing func() // is called before a response without data, which is an operation's last
 }
 
@@ -35,13 +35,13 @@ func (s *Server) run(
 	start func() (*graphql.OperationContext, *graphql.Response),
 ) (end outcome) {
 	tell := func(response *graphql.Response) outcome {
-		position, noted := o.take()
+		at, noted := o.take()
 		if response.Data == nil {
 			to.failing()
 		}
-		end := to.queue.put(message{operation: o, text: to.encode(o, response, position, noted)}, s.cfg.SlowAfter, ctx.Done())
+		end := to.queue.put(message{operation: o, text: to.encode(o, response, at.id)}, s.cfg.SlowAfter, ctx.Done())
 		if end == queued && noted {
-			o.told, o.hasTold = position, true
+			o.told, o.hasTold = at, true
 		}
 		return end
 	}
@@ -84,7 +84,7 @@ func orTimeout(response *graphql.Response) *graphql.Response {
 func (o *operation) slowError() *graphql.Response {
 	e := refuse(CodeSlowConsumer, "the results were not taken in time")
 	if o.hasTold {
-		e.Extensions["lastPosition"] = strconv.FormatInt(o.told, 10)
+		e.Extensions["lastPosition"] = strconv.FormatInt(o.told.position, 10)
 	}
 	return &graphql.Response{Errors: gqlerror.List{e}}
 }

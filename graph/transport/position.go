@@ -9,8 +9,14 @@ import (
 type stream struct {
 	lastEventID string
 
-	mu        sync.Mutex
-	positions []int64 // noted, and not taken by a response yet
+	mu    sync.Mutex
+	noted []noted // and not taken by a response yet
+}
+
+// noted is where in the log a value stands.
+type noted struct {
+	position int64
+	id       string // names it to a client that comes again
 }
 
 type streamKey struct{}
@@ -30,25 +36,25 @@ func LastEventID(ctx context.Context) string {
 }
 
 // NotePosition tells the position of the value that a subscription's producer is about to send on its unbuffered
-// channel. The transport takes one for each response, in order, so that a producer which notes any notes one for each
-// value. The position is the id of a server-sent event, and where a slow consumer learns that it can go on. Outside of
-// a stream it does nothing.
-func NotePosition(ctx context.Context, position int64) {
+// channel, and by what id LastEventID will name it. The transport takes one for each response, in order, so that a producer
+// which notes any notes one for each value. The id is that of a server-sent event, and the position is where a slow
+// consumer learns that it can go on. Outside of a stream it does nothing.
+func NotePosition(ctx context.Context, position int64, id string) {
 	if s, ok := ctx.Value(streamKey{}).(*stream); ok {
 		s.mu.Lock()
-		s.positions = append(s.positions, position)
+		s.noted = append(s.noted, noted{position, id})
 		s.mu.Unlock()
 	}
 }
 
-// take is the position of the next response.
-func (s *stream) take() (position int64, noted bool) {
+// take is what was noted for the next response.
+func (s *stream) take() (at noted, any bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.positions) == 0 {
-		return 0, false
+	if len(s.noted) == 0 {
+		return noted{}, false
 	}
-	position = s.positions[0]
-	s.positions = append(s.positions[:0], s.positions[1:]...)
-	return position, true
+	at = s.noted[0]
+	s.noted = append(s.noted[:0], s.noted[1:]...)
+	return at, true
 }

@@ -12,13 +12,13 @@ func TestPositionsAreTakenInOrder(t *testing.T) {
 	if LastEventID(ctx) != "7" || LastEventID(context.Background()) != "" {
 		t.Error("the last id is another")
 	}
-	NotePosition(context.Background(), 9) // does nothing
+	NotePosition(context.Background(), 9, "9") // does nothing
 	for round := range int64(3) {
-		NotePosition(ctx, round)
-		NotePosition(ctx, round+10)
-		for _, want := range []int64{round, round + 10} {
+		NotePosition(ctx, round, "a")
+		NotePosition(ctx, round+10, "b")
+		for _, want := range []noted{{round, "a"}, {round + 10, "b"}} {
 			if got, noted := s.take(); !noted || got != want {
-				t.Errorf("%d, %v is taken, want %d", got, noted, want)
+				t.Errorf("%v, %v is taken, want %v", got, noted, want)
 			}
 		}
 	}

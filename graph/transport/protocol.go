@@ -79,7 +79,7 @@ func pong(payload []byte) []byte {
 
 // encodeMessage makes a message of a response. One without data is a refusal or an end: the protocol's error, after which
 // nothing more comes of the operation.
-func encodeMessage(o *operation, response *graphql.Response, _ int64, _ bool) []byte {
+func encodeMessage(o *operation, response *graphql.Response, _ string) []byte {
 	b := buffers.Get().(*bytes.Buffer)
 	defer recycle(b)
 	b.WriteString(`{"id":`)

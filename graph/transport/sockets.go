@@ -228,7 +228,7 @@ func (s *socket) subscribe(id string, payload json.RawMessage) (code websocket.S
 		}
 	}
 	if refused != nil {
-		return s.say(encodeMessage(o, &graphql.Response{Errors: gqlerror.List{refused}}, 0, false))
+		return s.say(encodeMessage(o, &graphql.Response{Errors: gqlerror.List{refused}}, ""))
 	}
 	ctx, cancel := context.WithCancel(withStream(graphql.StartOperationTrace(s.as), &o.stream))
 	o.cancel = cancel
@@ -285,7 +285,7 @@ func (s *socket) run(ctx context.Context, id string, o *operation, params *graph
 	}
 	switch {
 	case end == slow:
-		s.queue.putLast(message{operation: o, text: encodeMessage(o, o.slowError(), 0, false)})
+		s.queue.putLast(message{operation: o, text: encodeMessage(o, o.slowError(), "")})
 	case end == queued && !failed && !o.stopped.Load():
 		s.queue.putLast(message{operation: o, text: encodeComplete(o)})
 	default:

@@ -84,6 +84,7 @@ func (s *Store) note(epoch int32) {
 		return
 	}
 	s.epoch = epoch
+	s.mark.Store(&Mark{Epoch: epoch, Log: s.logID.String()[:markLog]})
 	if known == 0 {
 		s.mu.Unlock()
 		return
@@ -235,9 +236,11 @@ const markLog = 8
 
 // Mark is that of a position which was seen in this log as this process knows it.
 func (s *Store) Mark(position int64) Mark {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return Mark{Position: position, Epoch: s.epoch, Log: s.logID.String()[:markLog]}
+	m := Mark{Position: position}
+	if known := s.mark.Load(); known != nil {
+		m.Epoch, m.Log = known.Epoch, known.Log
+	}
+	return m
 }
 
 // String gives the text form, which ParseMark reads.

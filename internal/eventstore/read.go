@@ -44,6 +44,7 @@ type LogQuery struct {
 // Page is what a read of the log found.
 type Page struct {
 	Events    []Event
+	SeenID    uuid.UUID // the event at the query's After; zero at 0
 	ScannedTo int64     // every event up to here was looked at; go on after it
 	ScannedID uuid.UUID // the event there; zero at 0
 	Head      int64     // of the log, when the page was read
@@ -92,7 +93,7 @@ func readLog(ctx context.Context, from *pgxpool.Conn, q LogQuery) (Page, error) 
 	}
 	page := Page{Head: head, ScannedTo: q.After}
 	if before != nil {
-		page.ScannedID = *before
+		page.SeenID, page.ScannedID = *before, *before
 	}
 	until := head
 	if q.Until > 0 {
@@ -260,6 +261,16 @@ func (s *Store) EventAt(ctx context.Context, position int64) (Event, bool, error
 		return Event{}, false, fmt.Errorf("reading the event at %d: %w", position, err)
 	}
 	return e, true, nil
+}
+
+// Holds tells whether the log holds the event at the position.
+func (s *Store) Holds(ctx context.Context, position int64, id uuid.UUID) (bool, error) {
+	var there uuid.UUID
+	err := s.pool.QueryRow(ctx, sqlEventID, position).Scan(&there)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return false, fmt.Errorf("reading the event at %d: %w", position, err)
+	}
+	return err == nil && there == id, nil
 }
 
 // EventsAt returns those of the events at these positions that there are, in order of position, with one statement.

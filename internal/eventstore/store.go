@@ -25,9 +25,10 @@ type Store struct {
 	stop     context.CancelFunc
 	tasks    sync.WaitGroup
 
-	named      bool              // prepared statements are kept; see FitPooler
-	statements map[string]string // of an append, by name
-	blind      atomic.Bool       // Postgres does not tell where the log is
+	named      bool                 // prepared statements are kept; see FitPooler
+	statements map[string]string    // of an append, by name
+	blind      atomic.Bool          // Postgres does not tell where the log is
+	mark       atomic.Pointer[Mark] // of position 0
 
 	mu     sync.Mutex
 	head   int64

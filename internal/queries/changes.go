@@ -24,10 +24,11 @@ type Changes struct {
 }
 
 // Changes yields which keys of a view changed after a position, for as long as the context lasts: each time those that
-// changed since, each once. A key whose stream is parked, or not any more, has changed too. A subscriber is a position in the log here too: one who is slow finds more keys merged the
-// next time, up to a bound, and nothing is gathered for it meanwhile. A view that the feed was not made for is an
-// *UnknownProjectionError, a position beyond the head of the log a *eventstore.BeyondHeadError, also later, when the
-// log was restored to before it. A projection that stands still is a pause, and so is a database that cannot be reached.
+// changed since, each once. A key whose stream is parked, or not any more, has changed too. A subscriber is a position in
+// the log here too: one who is slow finds more keys merged the next time, up to a bound, and nothing is gathered for it
+// meanwhile. A view that the feed was not made for is an *UnknownProjectionError, a position beyond the head of the log a
+// *eventstore.BeyondHeadError, and later, when the log was restored to before what was yielded, a
+// *eventstore.DivergedError. A projection that stands still is a pause, and so is a database that cannot be reached.
 func (f *Feed) Changes(ctx context.Context, projection string, after int64) (iter.Seq2[Changes, error], error) {
 	v, known := f.views[projection]
 	if !known {
@@ -43,7 +44,7 @@ func (f *Feed) Changes(ctx context.Context, projection string, after int64) (ite
 		touched := &touched{projection: projection}
 		f.follow(touched, true)
 		defer f.follow(touched, false)
-		follower, reached := &follower{tail: f.tail, filter: EventFilter{Types: v.projection.Types}, position: from}, from
+		follower, reached := f.tail.follow(EventFilter{Types: v.projection.Types}, from), from.position
 		waiting := touched.wait(ctx)
 		for {
 			events, err := follower.gather(waiting)
@@ -80,11 +81,16 @@ func (f *follower) gather(ctx context.Context) ([]eventstore.Event, error) {
 		return nil, err
 	}
 	for len(events) < changesAtOnce {
-		more, scannedTo, live := f.tail.newer(f.position, f.filter)
-		if !live || len(more) == 0 {
+		more, scannedTo, live := f.tail.newer(f)
+		if !live {
+			f.rewinds = -1 // so that it looks there next
 			break
 		}
-		events, f.position = append(events, more...), scannedTo
+		if len(more) == 0 {
+			break
+		}
+		events = append(events, more...)
+		f.moveTo(scannedTo, more)
 	}
 	return events, nil
 }

@@ -187,10 +187,19 @@ func (f *Feed) session(parent context.Context) error {
 	var delivering sync.WaitGroup
 	defer delivering.Wait()
 	defer stop()
+	_, raised := f.store.Epoch()
 	head, err := f.store.Head(ctx)
 	if err != nil {
 		return fmt.Errorf("begin to feed: %w", err)
 	}
+	// In another history nobody knows what was told: the next session tells everybody anew.
+	delivering.Go(func() {
+		select {
+		case <-raised:
+			stop()
+		case <-ctx.Done():
+		}
+	})
 	var types []string
 	for _, v := range f.views {
 		types = append(types, v.projection.Types...)

@@ -20,7 +20,14 @@ type folder[R any] struct {
 	// has it at the same position. So it does not matter that the transaction which wrote it may have been rolled back,
 	// or that another process wrote since: a log has one history, and a fold of it is the same wherever it is
 	// made. Only events that are parked or skipped tell two folds apart; see forget.
-	kept *lru.Cache[rowKey, *R]
+	kept *lru.Cache[rowKey, keptRow[R]]
+}
+
+// keptRow is a row and the epoch that the log had when it was written: what was folded from another history may differ,
+// at the same position too.
+type keptRow[R any] struct {
+	row   *R
+	epoch int32
 }
 
 type rowKey struct{ table, key string }
@@ -49,13 +56,13 @@ func (f *folder[R]) apply(ctx context.Context, tx pgx.Tx, table string, events [
 	missing, known := f.recall(table, keys)
 	results := tx.SendBatch(ctx, loadBatch(sql, missing, known))
 	payloads, decodeErr := f.decodeAll(events)
-	changed, err := f.readSlots(results, table, len(missing) > 0, len(known) > 0, slots, index)
+	epoch, changed, err := f.readSlots(results, table, len(missing) > 0, len(known) > 0, slots, index)
 	if err := errors.Join(decodeErr, err); err != nil {
 		return err
 	}
-	if len(changed) > 0 { // another process wrote them meanwhile
+	if len(changed) > 0 { // another process wrote them meanwhile, or the log has another history
 		results := tx.SendBatch(ctx, loadBatch(sql, changed, nil))
-		if _, err := f.readSlots(results, table, true, false, slots, index); err != nil {
+		if _, _, err := f.readSlots(results, table, true, false, slots, index); err != nil {
 			return err
 		}
 	}
@@ -65,13 +72,13 @@ func (f *folder[R]) apply(ctx context.Context, tx pgx.Tx, table string, events [
 	if err := f.write(ctx, tx, sql, keys, slots); err != nil {
 		return err
 	}
-	f.remember(table, keys, slots)
+	f.remember(table, keys, slots, epoch)
 	return nil
 }
 
 func loadBatch(sql statements, missing, known []string) *pgx.Batch {
 	batch := &pgx.Batch{}
-	batch.Queue(sqlNoSeqScan)
+	batch.Queue(sqlPrepareLoad)
 	if len(missing) > 0 {
 		batch.Queue(sql.load, missing)
 	}
@@ -102,14 +109,14 @@ func (f *folder[R]) forget() {
 	}
 }
 
-func (f *folder[R]) remember(table string, keys []string, slots []slot[R]) {
+func (f *folder[R]) remember(table string, keys []string, slots []slot[R], epoch int32) {
 	if f.kept == nil {
 		return
 	}
 	for i := range slots {
 		if slots[i].exists {
 			row := slots[i].after // a copy, so that one row does not keep a whole batch in memory
-			f.kept.Add(rowKey{table, keys[i]}, &row)
+			f.kept.Add(rowKey{table, keys[i]}, keptRow[R]{&row, epoch})
 		} else {
 			f.kept.Remove(rowKey{table, keys[i]})
 		}
@@ -141,38 +148,38 @@ func (f *folder[R]) decodeAll(events []eventstore.Event) ([]eventstore.Payload, 
 	return payloads, nil
 }
 
-// readSlots reads the answers to a load batch into the slots. It returns the keys of rows that are kept at another
-// position than the table's.
-func (f *folder[R]) readSlots(results pgx.BatchResults, table string, load, check bool, slots []slot[R], index map[string]int) (changed []string, err error) {
+// readSlots reads the answers to a load batch into the slots. It returns the log's epoch, and the keys of rows that are kept
+// at another position than the table's or from another epoch.
+func (f *folder[R]) readSlots(results pgx.BatchResults, table string, load, check bool, slots []slot[R], index map[string]int) (epoch int32, changed []string, err error) {
 	defer func() { err = errors.Join(err, results.Close()) }()
-	if _, err := results.Exec(); err != nil {
-		return nil, fmt.Errorf("prepare to load rows: %w", err)
+	if err := results.QueryRow().Scan(&epoch, nil); err != nil {
+		return 0, nil, fmt.Errorf("prepare to load rows: %w", err)
 	}
 	if load {
 		rows, err := results.Query()
 		if err != nil {
-			return nil, fmt.Errorf("load rows: %w", err)
+			return 0, nil, fmt.Errorf("load rows: %w", err)
 		}
 		loaded, err := pgx.CollectRows(rows, f.shape.scan)
 		if err != nil {
-			return nil, fmt.Errorf("load rows: %w", err)
+			return 0, nil, fmt.Errorf("load rows: %w", err)
 		}
 		for _, row := range loaded {
 			slots[index[f.shape.keyOf(row)]] = slot[R]{before: row, after: *row, exists: true}
 		}
 	}
 	if !check {
-		return nil, nil
+		return epoch, nil, nil
 	}
 	rows, err := results.Query()
 	if err != nil {
-		return nil, fmt.Errorf("check rows: %w", err)
+		return 0, nil, fmt.Errorf("check rows: %w", err)
 	}
 	var key string
 	var seen int64
 	_, err = pgx.ForEachRow(rows, []any{&key, &seen}, func() error {
-		row, kept := f.kept.Get(rowKey{table, key})
-		if !kept || f.shape.seenAt(row) != seen {
+		held, kept := f.kept.Get(rowKey{table, key})
+		if row := held.row; !kept || held.epoch != epoch || f.shape.seenAt(row) != seen {
 			changed = append(changed, key)
 		} else {
 			slots[index[key]] = slot[R]{before: row, after: *row, exists: true}
@@ -180,9 +187,9 @@ func (f *folder[R]) readSlots(results pgx.BatchResults, table string, load, chec
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("check rows: %w", err)
+		return 0, nil, fmt.Errorf("check rows: %w", err)
 	}
-	return changed, nil
+	return epoch, changed, nil
 }
 
 // write sends what changed: one upsert and, when rows are gone, one delete, in one round trip.

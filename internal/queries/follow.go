@@ -26,8 +26,8 @@ func (f EventFilter) takes(e *eventstore.Event) bool {
 
 // Events yields the events after a position, first those that are there and then live ones, in the order of the log,
 // each once. Nil stands for the head of the log at the time of the call: the starting point is fixed before Events
-// returns. A position beyond the head is a *eventstore.BeyondHeadError, also when the log was restored to before it
-// meanwhile. The sequence ends when the context ends; a database that cannot be reached is a pause, and any other error in
+// returns. A position beyond the head is a *eventstore.BeyondHeadError. When the log is restored to before what the
+// subscriber has seen, by the last event that it was given, the sequence ends with a *eventstore.DivergedError. The sequence ends when the context ends; a database that cannot be reached is a pause, and any other error in
 // reading the log ends the sequence. It may be ranged over once. It needs Run to be running.
 func (t *Tail) Events(ctx context.Context, after *int64, f EventFilter) (iter.Seq2[eventstore.Event, error], error) {
 	from, err := t.start(ctx, after)
@@ -37,7 +37,7 @@ func (t *Tail) Events(ctx context.Context, after *int64, f EventFilter) (iter.Se
 	return func(yield func(eventstore.Event, error) bool) {
 		t.join()
 		defer t.leave()
-		follower := &follower{tail: t, filter: f, position: from}
+		follower := t.follow(f, from)
 		for {
 			events, err := follower.next(ctx)
 			if err != nil {
@@ -63,25 +63,41 @@ func (t *Tail) Check(ctx context.Context, after int64) error {
 }
 
 // start says where a subscription begins. A position that the tail has come to is known to be in the log.
-func (t *Tail) start(ctx context.Context, after *int64) (int64, error) {
-	if after != nil && *after <= t.at() {
-		return max(*after, 0), nil
+func (t *Tail) start(ctx context.Context, after *int64) (spot, error) {
+	if after != nil {
+		if from, known := t.known(max(*after, 0)); known {
+			return from, nil
+		}
 	}
 	if !t.turn(ctx) {
-		return 0, fmt.Errorf("begin to tail the log: %w", ctx.Err())
+		return spot{}, fmt.Errorf("begin to tail the log: %w", ctx.Err())
 	}
 	defer t.endTurn()
 	head, err := t.store.Head(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("begin to tail the log: %w", err)
+		return spot{}, fmt.Errorf("begin to tail the log: %w", err)
 	}
-	if after == nil {
-		return head.Position, nil
+	from := spot{head.Position, head.EventID}
+	if after == nil || *after == head.Position {
+		return from, nil
 	}
 	if *after > head.Position {
-		return 0, &eventstore.BeyondHeadError{Position: *after, Head: head.Position}
+		return spot{}, &eventstore.BeyondHeadError{Position: *after, Head: head.Position}
 	}
-	return max(*after, 0), nil
+	return spot{position: max(*after, 0)}, nil
+}
+
+// known tells whether the tail has come to a position, and which event is there if it is kept.
+func (t *Tail) known(position int64) (spot, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if position > t.newest.position {
+		return spot{}, false
+	}
+	if back := t.newest.position - position; back < int64(len(t.kept)) {
+		return spotOf(&t.kept[int64(len(t.kept))-1-back]), true
+	}
+	return spot{position: position}, true
 }
 
 // turn waits until few enough subscribers read the log. False means that the context ended.
@@ -97,13 +113,21 @@ func (t *Tail) turn(ctx context.Context) bool {
 func (t *Tail) endTurn() { <-t.turns }
 
 // follower goes along the log for one subscriber. It alternates between what the tail keeps and pages of the log; each way
-// moves the position over exactly the events that it offered to the filter, which is why there is neither hole nor
-// repeat.
+// moves it over exactly the events that it offered to the filter, which is why there is neither hole nor repeat. Each
+// step is from an event that is known by its id, so that it never goes over from one history of the log to another.
 type follower struct {
-	tail     *Tail
-	filter   EventFilter
-	position int64 // every event up to here was offered to the filter
-	page     int   // events of the next page of the log; 0 before the first
+	tail    *Tail
+	filter  EventFilter
+	at      spot // every event up to here was offered to the filter
+	told    spot // the last that passed, or where it began
+	page    int  // events of the next page of the log; 0 before the first
+	rewinds int  // of the tail, when it last looked
+}
+
+func (t *Tail) follow(filter EventFilter, from spot) *follower {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return &follower{tail: t, filter: filter, at: from, told: from, rewinds: t.rewinds}
 }
 
 // next returns the events that follow, at least one, and waits for them. None without an error means that the context
@@ -123,14 +147,22 @@ func (f *follower) next(ctx context.Context) ([]eventstore.Event, error) {
 
 // look returns those of the events that follow at once which pass the filter. AtEnd says that there are none to look at.
 func (f *follower) look(ctx context.Context) (events []eventstore.Event, atEnd bool, err error) {
-	events, scannedTo, live := f.tail.newer(f.position, f.filter)
+	events, scannedTo, live := f.tail.newer(f)
 	if !live {
 		events, err = f.read(ctx)
 		return events, false, err
 	}
-	atEnd = scannedTo == f.position
-	f.position = scannedTo
+	atEnd = scannedTo == f.at
+	f.moveTo(scannedTo, events)
 	return events, atEnd, nil
+}
+
+// moveTo notes how far the follower has looked, and what it takes along.
+func (f *follower) moveTo(at spot, events []eventstore.Event) {
+	f.at = at
+	if len(events) > 0 {
+		f.told = spotOf(&events[len(events)-1])
+	}
 }
 
 // firstPage is how many events a follower reads first; as long as more follow, each page is twice as long.
@@ -144,7 +176,7 @@ func (f *follower) read(ctx context.Context) ([]eventstore.Event, error) {
 		return nil, nil
 	}
 	page, err := t.store.ReadLog(ctx, eventstore.LogQuery{
-		After: f.position, Stream: f.filter.Stream, Types: f.filter.Types, Limit: f.limit(),
+		After: f.at.position, Seen: f.at.id, Stream: f.filter.Stream, Types: f.filter.Types, Limit: f.limit(),
 	})
 	t.endTurn()
 	if ctx.Err() != nil {
@@ -154,10 +186,16 @@ func (f *follower) read(ctx context.Context) ([]eventstore.Event, error) {
 		rest(ctx, t.cfg.PollMax)
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read the log after %d: %w", f.position, err)
+	if gone(err) {
+		return nil, f.lost()
 	}
-	f.position = max(f.position, page.ScannedTo)
+	if err != nil {
+		return nil, fmt.Errorf("read the log after %d: %w", f.at.position, err)
+	}
+	if f.told.position == f.at.position {
+		f.told.id = page.SeenID // of one who began at a bare position
+	}
+	f.moveTo(spot{page.ScannedTo, page.ScannedID}, page.Events)
 	f.adapt(page.Events)
 	return page.Events, nil
 }
@@ -184,7 +222,7 @@ func (f *follower) adapt(page []eventstore.Event) {
 func (f *follower) wait(ctx context.Context) {
 	t := f.tail
 	if f.filter.Stream == "" && len(f.filter.Types) == 0 {
-		if advanced := t.beyond(f.position); advanced != nil {
+		if advanced := t.beyond(f); advanced != nil {
 			select {
 			case <-ctx.Done():
 			case <-advanced:
@@ -197,7 +235,7 @@ func (f *follower) wait(ctx context.Context) {
 		return
 	}
 	select {
-	case f.position = <-w.from:
+	case f.at = <-w.from:
 	case <-ctx.Done():
 		t.unpark(w)
 	}

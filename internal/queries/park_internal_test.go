@@ -13,9 +13,9 @@ import (
 func TestEventWakesWhomItConcerns(t *testing.T) {
 	t.Parallel()
 	tail := NewTail(nil, TailConfig{})
-	tail.position = 10
+	tail.newest = spot{position: 10}
 	park := func(f EventFilter) *parking {
-		w := tail.park(&follower{tail: tail, filter: f, position: 10})
+		w := tail.park(&follower{tail: tail, filter: f, at: spot{position: 10}})
 		require.NotNil(t, w)
 		return w
 	}
@@ -25,18 +25,18 @@ func TestEventWakesWhomItConcerns(t *testing.T) {
 	}
 	both := park(EventFilter{Stream: "s-7", Types: []string{"b"}})
 	types := park(EventFilter{Types: []string{"a", "b", "c"}})
-	require.Nil(t, tail.park(&follower{tail: tail, position: 9, filter: EventFilter{Stream: "s-7"}}), "the tail is further")
+	require.Nil(t, tail.park(&follower{tail: tail, at: spot{position: 9}, filter: EventFilter{Stream: "s-7"}}), "the tail is further")
 
-	tail.wake(&eventstore.Event{Position: 15, Stream: "s-7", Type: "a"})
+	tail.wake(&eventstore.Event{Position: 15, Stream: "s-7", Type: "a"}, spot{position: 14})
 	for i, w := range crowd {
 		require.Len(t, w.from, map[bool]int{true: 1}[i/2 == 7])
 	}
-	require.EqualValues(t, 14, <-crowd[14].from)
-	require.EqualValues(t, 14, <-types.from)
+	require.EqualValues(t, 14, (<-crowd[14].from).position)
+	require.EqualValues(t, 14, (<-types.from).position)
 	require.Empty(t, both.from, "of its stream, and not of its type")
 
-	tail.wake(&eventstore.Event{Position: 16, Stream: "s-7", Type: "b"})
-	require.EqualValues(t, 15, <-both.from)
+	tail.wake(&eventstore.Event{Position: 16, Stream: "s-7", Type: "b"}, spot{position: 15})
+	require.EqualValues(t, 15, (<-both.from).position)
 	require.Empty(t, crowd[14].from, "woken once")
 	require.Empty(t, tail.byType)
 	require.NotContains(t, tail.byStream, "s-7")
@@ -46,7 +46,7 @@ func TestEventWakesWhomItConcerns(t *testing.T) {
 	}
 	tail.wakeAll()
 	require.Empty(t, crowd[0].from)
-	require.EqualValues(t, 10, <-crowd[16].from, "nothing was looked at")
+	require.EqualValues(t, 10, (<-crowd[16].from).position, "nothing was looked at")
 	require.Empty(t, tail.byStream)
 }
 

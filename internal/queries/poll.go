@@ -73,6 +73,7 @@ func (p *Progress) toLookUp() (names []string, more bool) {
 func (p *Progress) lookUp(names []string) ([]serving, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookUpTimeout)
 	defer cancel()
+	epoch, _ := p.store.Epoch()
 	rows, err := p.pool.Query(ctx, sqlServing, names)
 	if err != nil {
 		return nil, fmt.Errorf("look up checkpoints: %w", err)
@@ -80,6 +81,10 @@ func (p *Progress) lookUp(names []string) ([]serving, error) {
 	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[serving])
 	if err != nil {
 		return nil, fmt.Errorf("look up checkpoints: %w", err)
+	}
+	for i := range found {
+		// A checkpoint is in the history of the database that it is in, also where nothing moved it since that began.
+		found[i].Epoch = max(found[i].Epoch, epoch)
 	}
 	// Before anybody is told of the positions, so that who waits for one knows what is missing in what it reads then.
 	return found, p.learnParked(ctx, found)

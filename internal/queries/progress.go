@@ -211,24 +211,39 @@ func (p *Progress) Wait(ctx context.Context, projection string, t eventstore.Tok
 	if t.Position == 0 {
 		return nil
 	}
-	included, trusted := p.judge(projection, t)
+	epoch, _ := p.store.Epoch()
+	included, trusted := p.judge(projection, t, epoch)
 	if included {
 		return nil
 	}
 	if !trusted {
-		if err := p.store.CheckToken(ctx, t); err != nil {
-			if errors.Is(err, context.DeadlineExceeded) {
-				return p.behind(projection, t.Position)
-			}
-			return fmt.Errorf("wait for %s: %w", projection, err)
+		if err := p.check(ctx, projection, t); err != nil {
+			return err
 		}
 	}
-	return p.wait(ctx, projection, t.Position, true)
+	err := p.wait(ctx, projection, t.Position, true)
+	if now, _ := p.store.Epoch(); err == nil && now != epoch {
+		return p.check(ctx, projection, t) // it was waited for in another history
+	}
+	return err
+}
+
+// check asks the log for the token.
+func (p *Progress) check(ctx context.Context, projection string, t eventstore.Token) error {
+	err := p.store.CheckToken(ctx, t)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return p.behind(projection, t.Position)
+	case err != nil:
+		return fmt.Errorf("wait for %s: %w", projection, err)
+	}
+	return nil
 }
 
 // judge says from memory whether the view includes the token, and whether the token is known to be of this history:
-// its log and epoch are those that a checkpoint here is in, and this process has seen the log come so far.
-func (p *Progress) judge(projection string, t eventstore.Token) (included, trusted bool) {
+// its log and epoch are those that a checkpoint here is in, the epoch is the log's, and this process has seen the log come
+// so far.
+func (p *Progress) judge(projection string, t eventstore.Token, epoch int32) (included, trusted bool) {
 	head, _ := p.store.Committed()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -237,7 +252,7 @@ func (p *Progress) judge(projection string, t eventstore.Token) (included, trust
 		return false, false
 	}
 	seen := p.reached[v.checkpoint]
-	if !seen.within(t) {
+	if !seen.within(t) || t.Epoch != epoch {
 		return false, false
 	}
 	at := seen.least()
@@ -278,7 +293,7 @@ func (p *Progress) wait(ctx context.Context, projection string, position int64, 
 func (p *Progress) enlist(projection string, position int64, counted bool) (*waiter, error) {
 	p.mu.Lock()
 	v := p.view(projection)
-	if v.checkpoint != "" && p.reached[v.checkpoint].least().Position >= position {
+	if v.checkpoint != "" && p.seen(v.checkpoint).least().Position >= position {
 		p.mu.Unlock()
 		return nil, nil
 	}
@@ -352,5 +367,17 @@ func (p *Progress) behind(projection string, wanted int64) error {
 func (p *Progress) position(projection string) int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.reached[p.view(projection).checkpoint].least().Position
+	return p.seen(p.view(projection).checkpoint).least().Position
+}
+
+// seen is what is known of a checkpoint in the log's history as it is. What was seen of a former one says nothing: the
+// checkpoint may be further back now. The caller holds the lock.
+func (p *Progress) seen(checkpoint string) reach {
+	epoch, _ := p.store.Epoch()
+	for _, r := range p.reached[checkpoint] {
+		if r.at.Epoch < epoch {
+			return nil
+		}
+	}
+	return p.reached[checkpoint]
 }

@@ -13,12 +13,16 @@ import (
 type SharingConfig struct {
 	Keep    int           // rows kept in memory; 0 stands for 4096
 	Readers int           // readings at the same time; 0 stands for 4
+	Epoch   func() int32  // of the log: what was read in an older one is read anew; nil: it never changes
 	Timeout time.Duration // of a reading, while the database cannot be reached too; 0 stands for 30 s
 }
 
 func (c SharingConfig) withDefaults() SharingConfig {
 	c.Keep = or(c.Keep, 4096)
 	c.Readers = or(c.Readers, 4)
+	if c.Epoch == nil {
+		c.Epoch = func() int32 { return 0 }
+	}
 	c.Timeout = or(c.Timeout, 30*time.Second)
 	return c
 }
@@ -40,6 +44,7 @@ type shared struct{ view, key string }
 // reading is a row as of a position, once its batch is done.
 type reading struct {
 	position int64
+	epoch    int32
 	row      any // nil: there is none
 	batch    *batch
 }
@@ -96,15 +101,16 @@ func Shared[R any](
 
 // claim finds the readings of keys, and makes those that are missing, which the caller has to fill.
 func (s *Sharing) claim(view string, keys []string, position int64) (readings []*reading, missing *batch) {
+	epoch := s.cfg.Epoch()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, key := range keys {
 		r, known := s.kept.Get(shared{view, key})
-		if !known || r.position < position {
+		if !known || r.position < position || r.epoch != epoch {
 			if missing == nil {
 				missing = &batch{view: view, done: make(chan struct{})}
 			}
-			r = &reading{position: position, batch: missing}
+			r = &reading{position: position, epoch: epoch, batch: missing}
 			s.kept.Add(shared{view, key}, r)
 			missing.keys, missing.readings = append(missing.keys, key), append(missing.readings, r)
 		}

@@ -9,6 +9,9 @@ import (
 // rebuild's table was small would stay, and make the rebuild quadratic.
 const sqlNoSeqScan = `select set_config('enable_seqscan', 'off', true)`
 
+// sqlPrepareLoad is sqlNoSeqScan, and says the log's epoch.
+const sqlPrepareLoad = `select epoch, set_config('enable_seqscan', 'off', true) from log where id = 1`
+
 // A folded view's statements: table, key and columns are its own, the rest is the same for all.
 const (
 	sqlFoldLoad   = `select %[2]s from %[1]s where %[3]s = any($1)`

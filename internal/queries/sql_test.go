@@ -29,7 +29,7 @@ func TestStatementsPrepare(t *testing.T) {
 	fold := shape.statements("thing_v1")
 	for name, sql := range map[string]string{
 		"fold load": fold.load, "fold check": fold.check, "fold upsert": fold.upsert, "fold remove": fold.remove,
-		"no seq scan": sqlNoSeqScan, "lags": sqlLags, "serving": sqlServing, "generations": sqlGenerations, "previous": sqlPrevious,
+		"no seq scan": sqlNoSeqScan, "prepare load": sqlPrepareLoad, "lags": sqlLags, "serving": sqlServing, "generations": sqlGenerations, "previous": sqlPrevious,
 		"not serving": sqlNotServing, "half full": sqlHalfFull, "lock view": sqlLockView, "busy rebuild": sqlBusyRebuild,
 		"table options": sqlTableOptions, "drop checkpoint": sqlDropCheckpoint, "serve": sqlServe, "indexes": sqlIndexes,
 		"look at primary": sqlLookAtPrimary, "look at replica": sqlLookAtReplica, "replica state": sqlReplicaState,

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/headrace/headrace/internal/eventstore"
 )
 
@@ -55,15 +57,24 @@ type Tail struct {
 	turns chan struct{} // holds a value for each subscriber who reads the log now
 
 	mu          sync.RWMutex
-	kept        []eventstore.Event // consecutive positions, ending at position
+	kept        []eventstore.Event // consecutive positions, ending at that of at
+	before      uuid.UUID          // the event before those
 	bytes       int                // of kept
-	position    int64              // the newest the reader has seen; 0 before it began
-	advanced    chan struct{}      // closed when position changes: wakes those who take every event
+	newest      spot               // the newest the reader has seen; position 0 before it began
+	rewinds     int                // how often the log turned out to have another history
+	advanced    chan struct{}      // closed when newest changes: wakes those who take every event
 	byStream    parked             // who take one stream's events and have seen all there is
 	byType      parked             // who take events of some types and have seen all there is
 	subscribers int
 	reading     bool          // Run reads and has settled on where
 	wanted      chan struct{} // holds a value when the first subscriber came
+}
+
+// spot is an event by its position and id: of two histories of a log, one has another event there, or none. The id is
+// zero where it is not known, and at position 0.
+type spot struct {
+	position int64
+	id       uuid.UUID
 }
 
 // NewTail returns a tail of the store's log; Run does its reading.
@@ -109,6 +120,9 @@ func (t *Tail) Run(ctx context.Context) error {
 			continue
 		}
 		n, err := t.read(ctx)
+		if gone(err) {
+			err = t.rewind(ctx)
+		}
 		switch {
 		case err != nil && ctx.Err() != nil:
 		case err != nil:
@@ -150,9 +164,9 @@ func (t *Tail) begin(ctx context.Context) bool {
 		return false
 	}
 	t.mu.Lock()
-	if head.Position-t.position > int64(t.cfg.Keep) || t.position == 0 {
-		t.kept, t.bytes = nil, 0
-		t.moveTo(head.Position)
+	if head.Position-t.newest.position > int64(t.cfg.Keep) || t.newest.position == 0 {
+		t.kept, t.bytes, t.before = nil, 0, head.EventID
+		t.moveTo(spot{head.Position, head.EventID})
 		t.wakeAll()
 	}
 	t.mu.Unlock()
@@ -168,7 +182,8 @@ func (t *Tail) setReading(on bool) {
 
 // read takes one page and lets the subscribers know. It returns how many events there were.
 func (t *Tail) read(ctx context.Context) (int, error) {
-	page, err := t.store.ReadLog(ctx, eventstore.LogQuery{After: t.at(), Limit: t.cfg.Page})
+	from := t.at()
+	page, err := t.store.ReadLog(ctx, eventstore.LogQuery{After: from.position, Seen: from.id, Limit: t.cfg.Page})
 	if err != nil {
 		return 0, fmt.Errorf("read the log: %w", err)
 	}
@@ -184,36 +199,40 @@ func (t *Tail) read(ctx context.Context) (int, error) {
 	drop := 0
 	for len(t.kept)-drop > t.cfg.Keep || (t.bytes > t.cfg.KeepBytes && drop < len(t.kept)) {
 		t.bytes -= size(&t.kept[drop])
+		t.before = t.kept[drop].ID
 		drop++
 	}
 	clear(t.kept[:drop]) // the array stays for a while, and what it points to must not
 	t.kept = t.kept[drop:]
-	t.moveTo(page.Events[len(page.Events)-1].Position)
+	t.moveTo(spotOf(&page.Events[len(page.Events)-1]))
 	for i := range page.Events {
-		t.wake(&page.Events[i])
+		t.wake(&page.Events[i], from)
+		from = spotOf(&page.Events[i])
 	}
 	return len(page.Events), nil
 }
 
+func spotOf(e *eventstore.Event) spot { return spot{e.Position, e.ID} }
+
 func size(e *eventstore.Event) int { return len(e.Data) + len(e.Metadata) }
 
-// moveTo sets the position and wakes those who take every event. The caller holds the lock.
-func (t *Tail) moveTo(position int64) {
-	t.position = position
+// moveTo sets the newest event and wakes those who take every event. The caller holds the lock.
+func (t *Tail) moveTo(newest spot) {
+	t.newest = newest
 	close(t.advanced)
 	t.advanced = make(chan struct{})
 }
 
-func (t *Tail) at() int64 {
+func (t *Tail) at() spot {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.position
+	return t.newest
 }
 
 // wait returns when this process has committed beyond the tail, or after the poll interval, for what others commit.
 func (t *Tail) wait(ctx context.Context, poll time.Duration, onlyPoll bool) {
 	head, next := t.store.Committed()
-	if head > t.at() && !onlyPoll {
+	if head > t.at().position && !onlyPoll {
 		return
 	}
 	if onlyPoll {

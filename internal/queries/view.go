@@ -49,7 +49,7 @@ func (v View[R]) Projection(registry *eventstore.Registry) (Projection, error) {
 	}
 	f := &folder[R]{view: v.withDefaults(), shape: shape, registry: registry}
 	if shape.seen >= 0 {
-		if f.kept, err = lru.New[rowKey, *R](or(v.Keep, 4096)); err != nil {
+		if f.kept, err = lru.New[rowKey, keptRow[R]](or(v.Keep, 4096)); err != nil {
 			return Projection{}, fmt.Errorf("view %s: %w", v.Name, err)
 		}
 	}
