@@ -48,7 +48,7 @@ test("documents: the commands for clients run", async () => {
   assert.match(JSON.parse(opened).data.openCart.receipt.stream, /^cart-/);
   assert.equal(JSON.parse(carts).data.carts.nodes.length, 1);
   assert.match(events, /^event: next$/m);
-  assert.match(events, /^id: \d+$/m);
+  assert.match(events, /^id: \d+\.\d+\.\w+$/m);
   assert.match(schema, /^"""/);
 });
 

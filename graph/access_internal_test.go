@@ -11,6 +11,7 @@ import (
 
 	"github.com/headrace/headrace/graph/generated"
 	"github.com/headrace/headrace/graph/model"
+	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/identity"
 	"github.com/headrace/headrace/internal/queries/cartview"
 )
@@ -165,7 +166,7 @@ func TestStreamsJudgeEachValue(t *testing.T) {
 		}
 		return nil
 	}
-	r := &root{rules: rules{objects: map[string]objectRule{
+	r := &root{Resolver: &Resolver{Store: &eventstore.Store{}}, rules: rules{objects: map[string]objectRule{
 		"number": {see: func(who identity.Identity, n any) bool { return who.Is("ada") && n != 2 }},
 	}}}
 	for name, c := range map[string]struct {
@@ -200,7 +201,7 @@ func TestStreamsJudgeEachValue(t *testing.T) {
 // Who saw an object and may no longer is told that this is over; who never saw it is told nothing.
 func TestAnObjectThatIsNoLongerToBeSeenEndsItsSubscription(t *testing.T) {
 	t.Parallel()
-	r := &root{rules: newRules()}
+	r := &root{Resolver: &Resolver{Store: &eventstore.Store{}}, rules: newRules()}
 	ctx := identity.NewContext(t.Context(), identity.Identity{Subject: "ada"})
 	for name, c := range map[string]struct {
 		owners []string

@@ -150,7 +150,7 @@ func TestErrorsInSubscriptionsBecomeTheirEnd(t *testing.T) {
 		end := &streamEnd{}
 		var got []int
 		at := func(n int) int64 { return int64(n) }
-		everybody := &root{rules: rules{objects: map[string]objectRule{"number": {see: func(identity.Identity, any) bool { return true }}}}}
+		everybody := &root{Resolver: &Resolver{Store: &eventstore.Store{}}, rules: rules{objects: map[string]objectRule{"number": {see: func(identity.Identity, any) bool { return true }}}}}
 		for v := range stream(context.WithValue(t.Context(), streamEndKey{}, end), everybody, "number", at, produce) {
 			got = append(got, v)
 		}

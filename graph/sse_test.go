@@ -20,6 +20,7 @@ type eventStream struct {
 	t     *testing.T
 	lines *bufio.Scanner
 	close func()
+	id    string // of the last event
 }
 
 // follow begins a stream by GET, as a browser's EventSource does.
@@ -57,15 +58,19 @@ func (s *eventStream) line() (string, bool) {
 	return "", false
 }
 
-// lineAfterComments is the next line that is neither empty nor a sign of life.
+// lineAfterComments is the next line that is neither empty nor a sign of life. Of an id, it is the position.
 func (s *eventStream) lineAfterComments() string {
 	s.t.Helper()
 	for {
 		text, more := s.line()
-		if !more {
+		switch {
+		case !more:
 			return "end"
-		}
-		if text != ":" {
+		case strings.HasPrefix(text, "id: "):
+			s.id = strings.TrimPrefix(text, "id: ")
+			text, _, _ = strings.Cut(text, ".")
+			return text
+		case text != ":":
 			return text
 		}
 	}
