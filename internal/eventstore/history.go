@@ -36,6 +36,9 @@ const lookEvery = time.Second
 // errHistory says that the log is not in the history any more in which a batch was to be appended. Nothing was written.
 var errHistory = errors.New("the log has another history")
 
+// errOlder says that a connection leads to an older epoch than this process has seen.
+var errOlder = errors.New("the server has an older epoch of the log than was seen before")
+
 // guard is what an append expects of the log's history; what does not hold fails the lock statement.
 type guard struct {
 	epoch int32

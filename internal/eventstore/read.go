@@ -122,13 +122,16 @@ func readLog(ctx context.Context, from *pgxpool.Conn, q LogQuery) (Page, error) 
 		until = min(until, q.After+int64(size))
 		batch.Queue(sqlReadLog, q.After, until, size)
 	}
-	batch.Queue(sqlEventID, until)
+	filtered := q.Stream != "" || q.Shards > 1 || len(q.Types) > 0
+	if filtered {
+		batch.Queue(sqlEventID, until)
+	}
 	results := from.SendBatch(ctx, &batch)
 	rows, err := results.Query()
 	if err == nil {
 		page.Events, err = collect(rows)
 	}
-	if err == nil {
+	if err == nil && filtered {
 		page.ScannedTo, err = until, results.QueryRow().Scan(&page.ScannedID)
 	}
 	if closed := results.Close(); err == nil {
@@ -137,7 +140,7 @@ func readLog(ctx context.Context, from *pgxpool.Conn, q LogQuery) (Page, error) 
 	if err != nil {
 		return Page{}, fmt.Errorf("reading the log after %d: %w", q.After, err)
 	}
-	if n := len(page.Events); n == size {
+	if n := len(page.Events); n > 0 && (n == size || !filtered) {
 		page.ScannedTo, page.ScannedID = page.Events[n-1].Position, page.Events[n-1].ID
 	}
 	return page, nil
@@ -301,7 +304,10 @@ func (s *Store) Head(ctx context.Context) (Token, error) {
 	if err := s.pool.QueryRow(ctx, sqlLogHead).Scan(&t.LogID, &t.Epoch, &t.Position, &t.EventID); err != nil {
 		return Token{}, fmt.Errorf("reading the head of the log: %w", err)
 	}
-	s.note(t.Epoch)
+	if s.note(t.Epoch); t.Epoch < s.Mark(0).Epoch {
+		// A server that was replaced, or a backup that was put back and has not been looked at.
+		return Token{}, errors.Join(errOlder, s.Review(ctx))
+	}
 	return t, nil
 }
 

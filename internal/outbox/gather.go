@@ -104,7 +104,7 @@ func (t *tenure) read(ctx context.Context) (portion, error) {
 	if t.stale {
 		page, err = t.prefetch.wait()
 	} else {
-		page, err = t.page(ctx, t.seen)
+		page, err = t.page(ctx, t.seen, t.seenID)
 	}
 	t.prefetch = nil
 	if err != nil {
@@ -112,38 +112,33 @@ func (t *tenure) read(ctx context.Context) (portion, error) {
 	}
 	t.behind = page.ScannedTo < page.Head
 	if t.behind {
-		t.prefetch = &prefetch{after: page.ScannedTo, done: make(chan struct{})}
+		t.prefetch = &prefetch{after: page.ScannedTo, afterID: page.ScannedID, done: make(chan struct{})}
 		go t.prefetch.run(ctx, t)
 	}
 	if page.ScannedTo > t.seen {
 		t.poll.reset()
 	}
-	batch := portion{events: page.Events, to: page.ScannedTo}
-	if n := len(page.Events); n > 0 && page.Events[n-1].Position == page.ScannedTo {
-		batch.toID = page.Events[n-1].ID
-	} else if batch.to == t.seen {
-		batch.toID = t.seenID
-	}
-	return batch, nil
+	return portion{events: page.Events, to: page.ScannedTo, toID: page.ScannedID}, nil
 }
 
-func (t *tenure) page(ctx context.Context, after int64) (eventstore.Page, error) {
+func (t *tenure) page(ctx context.Context, after int64, id uuid.UUID) (eventstore.Page, error) {
 	return t.c.store.ReadLog(ctx, eventstore.LogQuery{
-		After: after, Types: t.c.sub.Types, Shard: t.c.sub.Shard, Shards: t.c.sub.Shards, Limit: t.c.cfg.Batch,
+		After: after, Seen: id, Types: t.c.sub.Types, Shard: t.c.sub.Shard, Shards: t.c.sub.Shards, Limit: t.c.cfg.Batch,
 	})
 }
 
 // prefetch is a read of the log on its way.
 type prefetch struct {
-	after int64
-	done  chan struct{}
-	page  eventstore.Page
-	err   error
+	after   int64
+	afterID uuid.UUID
+	done    chan struct{}
+	page    eventstore.Page
+	err     error
 }
 
 func (p *prefetch) run(ctx context.Context, t *tenure) {
 	defer close(p.done)
-	p.page, p.err = t.page(ctx, p.after)
+	p.page, p.err = t.page(ctx, p.after, p.afterID)
 }
 
 func (p *prefetch) wait() (eventstore.Page, error) {

@@ -163,6 +163,18 @@ func (l *lease) halt(ctx context.Context, reason string) error {
 	return nil
 }
 
+// stamp says of a checkpoint whose event is still in the log that it is of the log's present epoch.
+func (l *lease) stamp(ctx context.Context, at *eventstore.Token, head eventstore.Token) error {
+	if at.LogID == head.LogID && at.Epoch == head.Epoch {
+		return nil
+	}
+	if _, err := l.pool.Exec(ctx, sqlStamp, l.name, l.shard, l.epoch, head.LogID, head.Epoch); err != nil {
+		return fmt.Errorf("stamping checkpoint %s with the epoch %d: %w", l.name, head.Epoch, err)
+	}
+	at.LogID, at.Epoch = head.LogID, head.Epoch
+	return nil
+}
+
 // queueAdvance adds the move of the checkpoint to a batch. The move fails the batch when it cannot be made.
 func (l *lease) queueAdvance(b *pgx.Batch, from, to eventstore.Token) {
 	b.Queue(sqlAdvance, l.name, l.shard, l.epoch, l.ttl.Seconds(), from.Position, to.Position, to.LogID, to.Epoch, to.EventID)

@@ -24,18 +24,26 @@ func (r *Relay) tell(ctx context.Context, at eventstore.Token, l *lease) error {
 		return nil
 	}
 	poll := pace{least: r.cfg.PollMin, most: r.cfg.PollMax}
-	seen, moved := at.Position, time.Now()
+	seen, seenID, moved := at.Position, at.EventID, time.Now()
 	for ctx.Err() == nil {
 		_, next := r.store.Committed() // asked before the read, so that no commit falls between
-		page, err := r.store.ReadLog(ctx, eventstore.LogQuery{After: seen, Types: types, Limit: MaxRunEvents})
+		page, err := r.store.ReadLog(ctx, eventstore.LogQuery{After: seen, Seen: seenID, Types: types, Limit: MaxRunEvents})
 		if err != nil {
 			return err
 		}
 		var failed error
 		seen, failed = r.tellPage(ctx, seen, page)
+		switch seen {
+		case page.ScannedTo:
+			seenID = page.ScannedID
+		case at.Position:
+			seenID = at.EventID
+		default:
+			seenID = uuid.Nil // of an event before one that failed
+		}
 		public := len(page.Events) > 0
 		if seen > at.Position && (public || seen-at.Position >= MaxRunEvents || time.Since(moved) >= publicMoveAfter) {
-			if at, err = r.moveTo(ctx, l, at, seen); err != nil {
+			if at, err = r.moveTo(ctx, l, at, seen, seenID); err != nil {
 				return errors.Join(failed, err)
 			}
 			moved = time.Now()
@@ -53,19 +61,18 @@ func (r *Relay) tell(ctx context.Context, at eventstore.Token, l *lease) error {
 			return err
 		}
 		if at.LogID != before.LogID || at.Epoch != before.Epoch {
-			seen = at.Position // there may be another history beyond the cursor
+			seen, seenID = at.Position, at.EventID // there may be another history beyond the cursor
 		}
 	}
 	return nil
 }
 
-func (r *Relay) moveTo(ctx context.Context, l *lease, at eventstore.Token, position int64) (eventstore.Token, error) {
+func (r *Relay) moveTo(ctx context.Context, l *lease, at eventstore.Token, position int64, id uuid.UUID) (eventstore.Token, error) {
 	to := at
-	to.Position = position
+	to.Position, to.EventID = position, id // zero: whichever is there
 	if l == nil {
 		return to, nil
 	}
-	to.EventID = uuid.Nil // whichever is there; it need not be one that was read
 	return r.record(ctx, l, at, to)
 }
 

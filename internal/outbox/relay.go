@@ -184,11 +184,14 @@ func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
 	held, stop := context.WithCancel(ctx)
 	defer stop()
 	go l.keep(held, stop)
-	if err = r.store.CheckToken(held, at); err == nil {
-		at.LogID, at.Epoch = head.LogID, head.Epoch
-		err = r.follow(held, at, l)
+	err = r.store.CheckToken(held, at)
+	ours := err == nil
+	if ours {
+		if err = l.stamp(held, &at, head); err == nil {
+			err = r.follow(held, at, l)
+		}
 	}
-	if diverged(err) {
+	if diverged(err) && !ours {
 		r.cfg.Logger.Error("relay halts: its checkpoint is not of this log", "checkpoint", l.name, "error", err)
 		return r.halt(ending, l, err.Error())
 	}
@@ -224,9 +227,12 @@ func (r *Relay) follow(ctx context.Context, at eventstore.Token, l *lease) error
 	poll := pace{least: r.cfg.PollMin, most: r.cfg.PollMax}
 	for ctx.Err() == nil {
 		_, next := r.store.Committed() // asked before the read, so that no commit falls between
-		page, err := r.store.ReadLog(ctx, eventstore.LogQuery{After: at.Position, Limit: MaxRunEvents})
+		page, err := r.store.ReadLog(ctx, eventstore.LogQuery{After: at.Position, Seen: at.EventID, Limit: MaxRunEvents})
 		if err != nil {
-			return err
+			return err // of another history too: what was published last is no more, and the checkpoint says where to go on
+		}
+		if epoch, _ := r.store.Epoch(); epoch > at.Epoch {
+			at.Epoch = epoch // of the page's, which follows an event that this log still has
 		}
 		if len(page.Events) == 0 {
 			if at, err = r.idle(ctx, at, next, &poll); err != nil {

@@ -59,10 +59,12 @@ where name = $1 and shard = $2 and lease_epoch = $3`
 
 	// sqlAdvance moves a checkpoint and renews its lease: name, shard, lease epoch, seconds, the position before and after,
 	// log id and epoch, and the event that must be at the new position, or the zero id. When it matches no row it fails by
-	// a division by zero, so that the commit which follows it in the same pipeline is not executed.
+	// a division by zero, so that the commit which follows it in the same pipeline is not executed. The epoch is the log's,
+	// also where the owner has not heard yet that it was raised.
 	sqlAdvance = `
 with moved as (
-	update checkpoints c set position = e.position, event_id = e.id, log_id = $7, log_epoch = $8,
+	update checkpoints c set position = e.position, event_id = e.id, log_id = $7,
+		log_epoch = greatest($8, (select epoch from log where log.id = 1)),
 		lease_until = clock_timestamp() + make_interval(secs => $4), updated_at = clock_timestamp()
 	from events e
 	where c.name = $1 and c.shard = $2 and c.lease_epoch = $3 and c.lease_until >= clock_timestamp()
@@ -71,6 +73,9 @@ with moved as (
 	returning e.id
 )
 select 1 / count(*), (select id from moved) from moved`
+
+	sqlStamp = `
+update checkpoints set log_id = $4, log_epoch = $5 where name = $1 and shard = $2 and lease_epoch = $3`
 
 	// sqlAsync lets the transaction's commit return before it is on disk. What a crash then loses is read again from
 	// the log, or delivered again: never use it for what cannot be repeated.

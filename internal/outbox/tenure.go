@@ -54,7 +54,9 @@ func (t *tenure) verify(ctx context.Context, at eventstore.Token) error {
 	if err != nil {
 		return err
 	}
-	at.LogID, at.Epoch = head.LogID, head.Epoch
+	if err := t.lease.stamp(ctx, &at, head); err != nil {
+		return err
+	}
 	t.restart(at)
 	if err := t.loadParked(ctx); err != nil {
 		return err
@@ -91,7 +93,7 @@ func (t *tenure) work(ctx context.Context) error {
 			continue
 		}
 		var poison *poisonError
-		if ctx.Err() != nil || errors.As(err, &poison) || diverged(err) || errors.Is(err, errLost) {
+		if ctx.Err() != nil || errors.As(err, &poison) || errors.Is(err, errLost) {
 			return err
 		}
 		if errors.Is(err, errFenced) {
@@ -127,6 +129,9 @@ func (t *tenure) step(ctx context.Context) error {
 		return err
 	}
 	_, next := t.c.store.Committed() // asked before the read, so that no commit falls between
+	if epoch, _ := t.c.store.Epoch(); epoch > t.at.Epoch {
+		return t.reverify(ctx)
+	}
 	batch, err := t.gather(ctx)
 	if err != nil {
 		return err
@@ -216,7 +221,9 @@ func (t *tenure) wait(ctx context.Context, next <-chan struct{}) error {
 	}
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
+	_, raised := t.c.store.Epoch()
 	select {
+	case <-raised:
 	case <-t.inbox.wake:
 		t.behind = t.inbox.takeMissed() || t.behind
 	case <-next:
@@ -228,6 +235,15 @@ func (t *tenure) wait(ctx context.Context, next <-chan struct{}) error {
 	case <-ctx.Done():
 	}
 	return nil
+}
+
+// reverify goes back to the checkpoint: the log has another history, and what was seen beyond the checkpoint may be no more.
+func (t *tenure) reverify(ctx context.Context) error {
+	at, err := t.lease.reload(ctx)
+	if err != nil {
+		return err
+	}
+	return t.verify(ctx, at)
 }
 
 // probe looks at the head of the log, when it is time: for events that no message announced, and for another history.
@@ -243,11 +259,7 @@ func (t *tenure) probe(ctx context.Context) error {
 	}
 	t.probeAt = now.Add(t.c.cfg.Probe)
 	if head.LogID != t.at.LogID || head.Epoch != t.at.Epoch || head.Position < t.seen {
-		at, err := t.lease.reload(ctx)
-		if err != nil {
-			return err
-		}
-		return t.verify(ctx, at)
+		return t.reverify(ctx)
 	}
 	t.behind = head.Position > t.seen
 	return nil
