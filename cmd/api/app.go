@@ -48,8 +48,9 @@ type pubSub interface {
 
 // worker is a part that runs beside the requests from start to end.
 type worker struct {
-	name string
-	run  func(context.Context) error
+	name  string
+	run   func(context.Context) error
+	aside bool // no request needs it: what is wrong with it is told, and the server is ready
 
 	mu       sync.Mutex
 	running  bool
@@ -155,7 +156,11 @@ func (w *worker) followers() (running bool, states []outbox.Status) {
 }
 
 // relay has the log brought to a broker.
-func (a *app) relay(name string, r *outbox.Relay) { a.work(name, r.Run).watch(r.Status) }
+func (a *app) relay(name string, r *outbox.Relay) *worker {
+	w := a.work(name, r.Run)
+	w.watch(r.Status)
+	return w
+}
 
 // start runs the worker until the context ends. A worker that ends before that is named by /readyz; the others go on,
 // so that commands are still answered.

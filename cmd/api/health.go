@@ -54,7 +54,7 @@ func (a *app) readiness(ctx context.Context) readiness {
 	for _, w := range a.workers {
 		for _, part := range w.state() {
 			state.Parts[part.name] = part.doing
-			if part.problem {
+			if part.problem && !w.aside {
 				state.Problems = append(state.Problems, part.name+": "+part.doing)
 			}
 		}

@@ -131,7 +131,7 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	if public != nil {
 		relay.Contract, relay.Topic, relay.Name = tell, config.PublicTopic, relay.Name+"_public"
 		a.brokers = append(a.brokers, public)
-		a.relay("relay of public events", outbox.NewRelay(store, public, relay))
+		a.relay("relay of public events", outbox.NewRelay(store, public, relay)).aside = true
 	}
 	if verifier != nil {
 		a.work("keys", verifier.Run)
