@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -214,7 +215,8 @@ func TestWithoutFitPoolerTheErrorSaysWhatToDo(t *testing.T) {
 	}
 }
 
-// What it costs that statements are parsed and planned for each batch: one event, alone and with a command id.
+// What it costs that statements are parsed and planned for each batch: one event with and without a command id, from one
+// caller for each processor and from 32.
 func BenchmarkStatements(b *testing.B) {
 	for _, mode := range []string{"cache_statement", "cache_describe"} {
 		pool, err := pgxpool.New(b.Context(), pgtest.URL(b)+"&default_query_exec_mode="+mode)
@@ -222,19 +224,26 @@ func BenchmarkStatements(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.Cleanup(pool.Close)
-		for kind, actor := range map[string]string{"plain": "", "idempotent": "ada"} {
-			store := open(b, pool, eventstore.Config{})
-			b.Run(mode+"/"+kind, func(b *testing.B) {
-				for range b.N {
-					r := eventstore.Request{Stream: "note-1", Expected: eventstore.Any, Events: notes("a")}
-					if actor != "" {
-						r.CommandID = eventstore.CommandID{Actor: actor, ID: rand.Text()}
-					}
-					if _, err := store.Append(b.Context(), r); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
+		store := open(b, pool, eventstore.Config{})
+		for _, actor := range []string{"", "ada"} {
+			for _, callers := range []int{1, 32} {
+				b.Run(fmt.Sprintf("%s/idempotent=%t/callers=%d", mode, actor != "", callers), func(b *testing.B) {
+					b.SetParallelism(callers)
+					b.RunParallel(func(p *testing.PB) {
+						stream := "note-" + rand.Text()
+						for p.Next() {
+							r := eventstore.Request{Stream: stream, Expected: eventstore.Any, Events: notes("a")}
+							if actor != "" {
+								r.CommandID = eventstore.CommandID{Actor: actor, ID: rand.Text()}
+							}
+							if _, err := store.Append(b.Context(), r); err != nil {
+								b.Error(err)
+								return
+							}
+						}
+					})
+				})
+			}
 		}
 	}
 }

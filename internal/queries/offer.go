@@ -190,6 +190,7 @@ func (p place) snapshot(ctx context.Context, o *offer, sql string, args []any, r
 	batch.Queue(sqlBeginSnapshot)
 	batch.Queue(sqlReplicaState, positions, ids, o.View)
 	batch.Queue(sqlServing, []string{o.View})
+	batch.Queue(sqlPlanFreely)
 	batch.Queue(sql, args...)
 	batch.Queue(sqlEndSnapshot)
 	results := p.pool.SendBatch(ctx, &batch)
@@ -204,7 +205,7 @@ func (p place) snapshot(ctx context.Context, o *offer, sql string, args []any, r
 	var inRecovery, parked bool
 	var log origin
 	var known int
-	if err := results.QueryRow().Scan(&inRecovery, &log.log, &log.epoch, &known, &parked); err != nil {
+	if err := results.QueryRow().Scan(nil, &inRecovery, &log.log, &log.epoch, &known, &parked); err != nil {
 		return seen, err
 	}
 	checkpoints, _ := results.Query() // its error comes with the rows
@@ -224,6 +225,9 @@ func (p place) snapshot(ctx context.Context, o *offer, sql string, args []any, r
 		return seen, errParked
 	}
 	if err := includes(found, o.Tokens); err != nil {
+		return seen, err
+	}
+	if _, err := results.Exec(); err != nil {
 		return seen, err
 	}
 	answer, _ := results.Query() // as above

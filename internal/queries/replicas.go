@@ -182,8 +182,8 @@ func (r *Replicas) look(ctx context.Context, one *replica) error {
 	now := mark{at: time.Now()} // before the primary says how far it is
 	var primary, found origin
 	var head, replayed int64
-	var inRecovery bool
-	err = r.primary.QueryRow(ctx, sqlLookAtPrimary).Scan(&now.written, &primary.system, &primary.log, &primary.epoch, &head)
+	var inRecovery, settled bool
+	err = r.primary.QueryRow(ctx, sqlLookAtPrimary).Scan(&now.written, &primary.system, &primary.log, &primary.epoch, &head, &settled)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errPrimary, err)
 	}
@@ -195,7 +195,7 @@ func (r *Replicas) look(ctx context.Context, one *replica) error {
 		return errForeign
 	case !inRecovery:
 		return errPromoted
-	case found.epoch != primary.epoch:
+	case found.epoch != primary.epoch || !settled:
 		return errHistory
 	}
 	return one.measure(primary, head, now, replayed, r.cfg.MaxLag)

@@ -28,7 +28,7 @@ type replicated struct {
 }
 
 // replicate makes a primary with a standby. Nobody is offered the standby yet.
-func replicate(t *testing.T, settings map[string]string) *replicated {
+func replicate(t testing.TB, settings map[string]string) *replicated {
 	t.Helper()
 	r := &replicated{primary: pgtest.Primary(t, nil)}
 	r.bundle = setupOn(t, r.primary.Pool())
@@ -37,13 +37,13 @@ func replicate(t *testing.T, settings map[string]string) *replicated {
 }
 
 // offer begins to look at the standby, and waits until it is used.
-func (r *replicated) offer(t *testing.T, cfg queries.ReplicasConfig) {
+func (r *replicated) offer(t testing.TB, cfg queries.ReplicasConfig) {
 	t.Helper()
 	r.replicas, r.stop = offerAt(t, r.pool, r.standby.URL(), cfg)
 	r.used(t, true)
 }
 
-func offerAt(t *testing.T, primary *pgxpool.Pool, url string, cfg queries.ReplicasConfig) (*queries.Replicas, func()) {
+func offerAt(t testing.TB, primary *pgxpool.Pool, url string, cfg queries.ReplicasConfig) (*queries.Replicas, func()) {
 	t.Helper()
 	cfg.Logger = slog.New(slog.DiscardHandler)
 	replicas := queries.NewReplicas(primary, []queries.Replica{{Name: "standby", Open: func(ctx context.Context) (*pgxpool.Pool, error) {
@@ -53,7 +53,7 @@ func offerAt(t *testing.T, primary *pgxpool.Pool, url string, cfg queries.Replic
 }
 
 // used waits until the standby is used or not, and returns why not.
-func (r *replicated) used(t *testing.T, want bool) (reason string) {
+func (r *replicated) used(t testing.TB, want bool) (reason string) {
 	t.Helper()
 	ctx := deadline(t)
 	for {
@@ -89,7 +89,7 @@ func (r *replicated) read(t testing.TB, id string, tokens ...eventstore.Token) r
 }
 
 // count appends an event and has the view take it.
-func (r *replicated) count(t *testing.T, id string) eventstore.Token {
+func (r *replicated) count(t testing.TB, id string) eventstore.Token {
 	t.Helper()
 	token := r.append(t, id, counted{By: 1})
 	r.project(t, r.tally)
@@ -257,6 +257,16 @@ func TestAServerThatIsNoReplicaIsRefused(t *testing.T) {
 	}
 	require.False(t, r.read(t, "tally-1").replica)
 
+	// One whose primary is of a timeline that the log's epoch was not raised for yet.
+	var timeline int
+	r.primary.QueryRow(`select timeline from log`, &timeline)
+	r.offer(t, queries.ReplicasConfig{MaxLag: time.Hour, Every: often})
+	r.primary.Exec(`update log set timeline = 99`)
+	require.Contains(t, r.used(t, false), "history")
+	r.primary.Exec(`update log set timeline = $1`, timeline)
+	r.used(t, true)
+	r.stop()
+
 	// And one that is still in the history before a restore.
 	r.offer(t, queries.ReplicasConfig{MaxLag: time.Hour, Every: often})
 	r.standby.Exec(`select pg_wal_replay_pause()`)
@@ -336,4 +346,29 @@ func TestNobodyReadsOlderThanHisToken(t *testing.T) {
 	stop()
 	t.Logf("%d readings from the replica, %d from the primary", fromReplica.Load(), fromPrimary.Load())
 	require.Positive(t, fromPrimary.Load())
+}
+
+// What a reading of one row costs on the primary, and on a replica with its proof.
+func BenchmarkReadings(b *testing.B) {
+	r := replicate(b, nil)
+	token := r.count(b, "tally-1")
+	r.offer(b, queries.ReplicasConfig{MaxLag: time.Hour, Every: often})
+	r.standby.CatchUp(r.primary)
+	b.Run("primary", func(b *testing.B) {
+		for range b.N {
+			if _, err := queries.One[tally](b.Context(), r.reads, "read tally", sqlTally, "tally-1"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("replica", func(b *testing.B) {
+		for range b.N {
+			ctx := r.replicas.Offer(b.Context(), queries.Offer{
+				View: "tally", Tokens: []eventstore.Token{token}, Else: func(context.Context) error { return errLost },
+			})
+			if _, err := queries.One[tally](ctx, r.reads, "read tally", sqlTally, "tally-1"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

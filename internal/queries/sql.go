@@ -60,10 +60,12 @@ where c.name = any($1)`
 const sqlParkedChanges = `select shard, parked_changes from checkpoints where name = $1`
 
 const (
-	// sqlLookAtPrimary says how far the write-ahead log is, what is visible but not written yet included, and whose log it is.
+	// sqlLookAtPrimary says how far the write-ahead log is, what is visible but not written yet included, whose log it is, and
+	// whether the epoch is known to be that of the timeline: after a failover it is raised with the next append.
 	sqlLookAtPrimary = `
 select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, (select system_identifier from pg_control_system()),
-       log_id, epoch, coalesce((select max(position) from events), 0)
+       log_id, epoch, coalesce((select max(position) from events), 0),
+       timeline in (0, ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int)
 from log where id = 1`
 
 	// sqlLookAtReplica is the same of what a standby has replayed.
@@ -77,10 +79,13 @@ from log where id = 1`
 	sqlBeginSnapshot = `begin isolation level repeatable read read only`
 	sqlEndSnapshot   = `commit`
 
+	sqlPlanFreely = `select set_config('plan_cache_mode', 'auto', true)`
+
 	// sqlReplicaState says, too, how many of the events with positions $1 and ids $2 are there, and whether view $3 lacks
-	// events of parked streams, which its checkpoint says nothing of.
+	// events of parked streams, which its checkpoint says nothing of. What is asked next is planned once for all, which is
+	// most of what it costs, until sqlPlanFreely.
 	sqlReplicaState = `
-select pg_is_in_recovery(), log_id, epoch, (
+select set_config('plan_cache_mode', 'force_generic_plan', true), pg_is_in_recovery(), log_id, epoch, (
 	select count(*) from unnest($1::bigint[], $2::uuid[]) as token (position, id)
 	join events on events.position = token.position and events.id = token.id), exists (
 	select from views join parked_streams on parked_streams.checkpoint = views.table_name where views.name = $3)

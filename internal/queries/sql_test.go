@@ -33,7 +33,7 @@ func TestStatementsPrepare(t *testing.T) {
 		"not serving": sqlNotServing, "half full": sqlHalfFull, "lock view": sqlLockView, "busy rebuild": sqlBusyRebuild,
 		"table options": sqlTableOptions, "drop checkpoint": sqlDropCheckpoint, "serve": sqlServe, "indexes": sqlIndexes,
 		"look at primary": sqlLookAtPrimary, "look at replica": sqlLookAtReplica, "replica state": sqlReplicaState,
-		"begin snapshot": sqlBeginSnapshot, "end snapshot": sqlEndSnapshot,
+		"begin snapshot": sqlBeginSnapshot, "end snapshot": sqlEndSnapshot, "plan freely": sqlPlanFreely,
 		"async commit": sqlAsyncCommit, "lock timeout": sqlLockTimeout, "load": sqlLoad, "grants": sqlGrants,
 		"parked": sqlParked, "parked changes": sqlParkedChanges,
 		"checkpoint of": sqlCheckpointOf, "pause": sqlPause, "resume": sqlResume, "list tables": sqlListTables,
