@@ -29,8 +29,8 @@ type progressLine struct {
 	Head      int64         `json:"head"`
 	Events    int64         `json:"events"` // applied by this run
 	PerSecond float64       `json:"eventsPerSecond"`
-	ETA       float64       `json:"secondsLeft"`         // -1: not known yet
-	Throttled string        `json:"throttled,omitempty"` // why it slows itself
+	ETA       float64       `json:"secondsLeft"` // -1: not known yet
+	Throttled string        `json:"throttled"`   // why it slows itself
 }
 
 // shown shows the progress of a fill: a bar on a terminal, else a line now and then.

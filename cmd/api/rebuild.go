@@ -89,7 +89,7 @@ type filled struct {
 	Workers   int     `json:"workers"`
 	Resumed   bool    `json:"resumed"`
 	Serves    bool    `json:"serves"`
-	Replaced  string  `json:"replaced,omitempty"`
+	Replaced  string  `json:"replaced"`
 	Seconds   float64 `json:"seconds"`
 	PerSecond float64 `json:"eventsPerSecond"`
 }
