@@ -192,7 +192,7 @@ func TestProjectionsAreRebuiltFromTheCommandLine(t *testing.T) {
 	cart := s.open(t)
 	s.add(t, cart, 3)
 	url := pgtest.URL(t)
-	code, stdout, stderr := command(t, "projections", "rebuild", "cart", "--database-url", url)
+	code, stdout, stderr := command(t, "projections", "rebuild", "cart", "--switch", "--database-url", url)
 	if code != exitDone {
 		t.Fatalf("exit %d: %s %s", code, stdout, stderr)
 	}
@@ -201,7 +201,7 @@ func TestProjectionsAreRebuiltFromTheCommandLine(t *testing.T) {
 		t.Fatalf("the rebuilt view does not go on: %+v", after)
 	}
 	if code, stdout, _ = command(t, "projections", "list", "--database-url", url); code != exitDone || !strings.Contains(stdout, "cart_v1_2") ||
-		!strings.Contains(stdout, "replaced by a rebuild") {
+		!strings.Contains(stdout, "kept, a rollback's") {
 		t.Fatalf("exit %d: %s", code, stdout)
 	}
 	if code, _, stderr = command(t, "projections", "rebuild", "nosuch", "--database-url", url); code == exitDone {

@@ -152,6 +152,25 @@ func TestProjectionsCommands(t *testing.T) {
 	}
 }
 
+// A view of queued SQL is filled by the same commands, by one worker and with all its indexes from the beginning.
+func TestProjectionsOfQueuedSQL(t *testing.T) {
+	t.Parallel()
+	shop(t, 50)
+	code, _, stderr := projections(t, "rebuild", "activity", "--switch")
+	expect(t, "rebuild: "+stderr, code, exitDone)
+	code, out, stderr := projections(t, "rebuild", "activity", "--json", "--workers", "4", "--batch", "7")
+	expect(t, "rebuild: "+stderr, code, exitDone)
+	expect(t, "workers", decode(t, out)["workers"], 1)
+	code, out, _ = projections(t, "diff", "activity", "--json", "--chunk", "9")
+	expect(t, "diff: "+out, []any{code, decode(t, out)["rows"]}, []any{exitDone, 100})
+	execute(t, `update activity_v1_2 set summary = 'wrong' where position = 14`)
+	_, out, _ = projections(t, "diff", "activity", "--json")
+	sample := decode(t, out)["samples"].([]any)[0].(map[string]any)
+	expect(t, "the line's event", sample["events"], []any{
+		map[string]any{"position": 14, "stream": "cart-00000007", "version": 2, "type": "cart.item_added"},
+	})
+}
+
 // start runs a command of this program as a process of its own.
 func start(t *testing.T, args ...string) (cmd *exec.Cmd, stdout *bufio.Scanner, stderr *bytes.Buffer) {
 	t.Helper()
