@@ -211,14 +211,16 @@ where name in ($1, $2) and lease_owner = $3`
 with old as (delete from checkpoints where name = $1 returning lease_epoch) select coalesce(max(lease_epoch), 0) from old`
 
 	// sqlPutIn makes the rows of checkpoint $1 in $2 shards: position, event id (zero: none), log id, log epoch, owner
-	// (empty: none), lease epoch, seconds of the lease (less than 0: for good).
+	// (empty: none), lease epoch, seconds of the lease (less than 0: for good). The count of changes of parked streams goes on
+	// from the clock, so that no process takes it for one that it knows.
 	sqlPutIn = `
 insert into checkpoints (name, shard, shards, position, event_id, log_id, log_epoch, lease_owner, lease_epoch, lease_until,
                          parked, parked_changes, parked_moved)
 select $1, shard, $2, $3::bigint, nullif($4, '00000000-0000-0000-0000-000000000000'::uuid),
        nullif($5, '00000000-0000-0000-0000-000000000000'::uuid), $6, nullif($7, ''), $8,
        case when $9::float8 < 0 then 'infinity' else clock_timestamp() + make_interval(secs => $9::float8) end,
-       p.streams, case when p.streams > 0 then 1 else 0 end, case when p.streams > 0 then $3::bigint else 0 end
+       p.streams, case when p.streams > 0 then (extract(epoch from clock_timestamp()) * 1000)::bigint else 0 end,
+       case when p.streams > 0 then $3::bigint else 0 end
 from generate_series(0, $2 - 1) shard
 cross join lateral (select count(*) as streams from parked_streams p where p.checkpoint = $1 and p.shard = shard) p`
 
