@@ -9,7 +9,7 @@
 //	4  the database cannot be reached
 //	5  the address to listen on is taken
 //	6  stopped as asked, but some requests were cut off at the deadline
-//	7  somebody else is at work on the table: a rebuild, or a server
+//	7  somebody else is at work on it: a rebuild, a server, or one who was asked before
 //	8  the tables that were compared differ
 //	9  a rebuild came to an event that it cannot apply
 //	10 stopped as asked before it was done; the same command goes on

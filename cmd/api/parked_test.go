@@ -79,6 +79,9 @@ func TestParkedCommands(t *testing.T) {
 	if !strings.Contains(out, cart) || !strings.Contains(out, "curse") {
 		t.Fatalf("list prints %s", out)
 	}
+	if code, _, stderr := command(t, "status", "--database-url", database); code != exitFailed || !strings.Contains(stderr, "cart_v1: 1 parked") {
+		t.Fatalf("status: exit %d: %s", code, stderr)
+	}
 	out, _ = parked(exitDone, "show", "cart", cart, "--data", "20", "--json")
 	golden(t, "show", out)
 	out, _ = parked(exitDone, "show", "cart_v1", cart)

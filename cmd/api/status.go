@@ -73,6 +73,9 @@ func (s *standing) judge() {
 		if lag.NeedsHelp() {
 			s.Problems = append(s.Problems, lagName(lag)+" is "+strings.ToLower(string(lag.State)))
 		}
+		if lag.Parked > 0 {
+			s.Problems = append(s.Problems, fmt.Sprintf("%s: %d parked", lagName(lag), lag.Parked))
+		}
 	}
 	if s.Outbox.Dead > 0 {
 		s.Problems = append(s.Problems, fmt.Sprintf("outbox: %d dead", s.Outbox.Dead))

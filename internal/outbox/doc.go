@@ -15,7 +15,8 @@
 //     drop, repeat, reorder. Postgres is trusted and the broker is not.
 //   - At most one process writes a projection. Ownership is a lease with an epoch in the projection's checkpoint row,
 //     judged by the database's clock; a process that overslept its lease writes nothing.
-//   - An event that Apply cannot handle stops its consumer exactly before that event, and no other consumer.
+//   - An event that cannot be handled stops its consumer exactly before it and no other consumer, unless the subscription
+//     says otherwise: then its stream alone waits, in order, until an operator has it tried again, or the event is skipped.
 //   - Each outbox message is delivered at least once, or kept as a dead letter.
 //
 // What it does not promise: exactly-once delivery to the outside (React and outbox messages may repeat; receivers dedupe
