@@ -113,6 +113,9 @@ func (h *Handler) serveGraphQL(w http.ResponseWriter, r *http.Request) {
 // stays in force.
 func (h *Handler) ReloadDocuments() error { return h.documents.reload() }
 
+// Streams is how many WebSockets and event streams are open.
+func (h *Handler) Streams() int { return h.graphql.Streams() }
+
 // Drain ends all subscriptions, so that their clients go on with another server, and refuses new ones. It returns when
 // they have ended, or with the context's error. Call it when the HTTP server begins to shut down, which waits for
 // neither WebSockets nor ends event streams by itself.

@@ -31,6 +31,7 @@ type app struct {
 	store    *eventstore.Store
 	brokers  []pubSub
 	graph    *graph.Handler
+	tail     *queries.Tail
 
 	// takeBack has a message that could not be worked on delivered again later. Nil: the dispatcher waits for the answer
 	// to each message, and a refusal is enough.

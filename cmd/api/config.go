@@ -23,6 +23,7 @@ import (
 type Config struct {
 	Database
 	Listen            string        `name:"listen" env:"LISTEN_ADDR" placeholder:"HOST:PORT" help:"Address to listen on. Default :8080; in development the next free port if that is taken."`
+	MetricsListen     string        `name:"metrics" env:"METRICS_ADDR" placeholder:"HOST:PORT" help:"Address to serve Prometheus metrics on, at /metrics. Unset: in development on the address of everything else, in production nowhere."`
 	DrainTimeout      time.Duration `name:"drain-timeout" env:"DRAIN_TIMEOUT" default:"20s" help:"How long requests may go on after SIGTERM."`
 	LeaseTTL          time.Duration `name:"lease-ttl" env:"LEASE_TTL" default:"10s" help:"How long the projections of a killed process wait for another to take them over."`
 	ParkedMax         int           `name:"parked-streams-max" env:"PARKED_STREAMS_MAX" default:"1000" help:"How many streams of a projection or policy may be parked; one more, and it halts."`
@@ -58,6 +59,11 @@ func (c *Config) Validate() error {
 	if c.Listen != "" {
 		if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 			return fmt.Errorf("LISTEN_ADDR (--listen) is %q: give host:port, such as 127.0.0.1:8080 or :8080", c.Listen)
+		}
+	}
+	if c.MetricsListen != "" {
+		if _, _, err := net.SplitHostPort(c.MetricsListen); err != nil {
+			return fmt.Errorf("METRICS_ADDR (--metrics) is %q: give host:port, such as 127.0.0.1:9090 or :9090", c.MetricsListen)
 		}
 	}
 	if c.DrainTimeout <= 0 {

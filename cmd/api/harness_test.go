@@ -19,10 +19,11 @@ const patience = 20 * time.Second
 
 // server is the whole composition on a port of its own and a database of the test's own.
 type server struct {
-	url  string
-	app  *app
-	stop context.CancelFunc
-	done chan error
+	url     string
+	metrics string // where they are, if they have an address of their own
+	app     *app
+	stop    context.CancelFunc
+	done    chan error
 }
 
 func startServer(t *testing.T, config Config) *server {
@@ -45,6 +46,14 @@ func startServer(t *testing.T, config Config) *server {
 		t.Fatal(err)
 	}
 	s := &server{url: "http://" + listener.Addr().String(), app: a, stop: stop, done: make(chan error, 1)}
+	metrics, err := config.listenForMetrics(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if metrics != nil {
+		s.metrics = "http://" + metrics.Addr().String()
+		a.serveMetrics(metrics)
+	}
 	go func() { s.done <- a.run(ctx, listener) }()
 	t.Cleanup(func() {
 		stop()

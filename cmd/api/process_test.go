@@ -222,6 +222,7 @@ func TestConfigurationErrorsNameTheVariableAndTheFix(t *testing.T) {
 		{[]string{"serve", "--log-level", "loud"}, []string{"LOG_LEVEL", "debug"}},
 		{[]string{"serve", "--database-max-connections", "2"}, []string{"DATABASE_MAX_CONNECTIONS", "8"}},
 		{[]string{"serve", "--freshness", "never"}, []string{"FRESHNESS", "always"}},
+		{[]string{"serve", "--metrics", "9090"}, []string{"METRICS_ADDR", ":9090"}},
 		{[]string{"serve", "--allowed-origins", "shop"}, []string{"ALLOWED_ORIGINS", "https://"}},
 		{[]string{"serve", "--database-url", "postgres://u:se%cret@h:bad/d"}, []string{"DATABASE_URL", "percent-encoded"}},
 		{[]string{"migrate", "up", "--database-direct-url", "postgres://u:se%cret@h:bad/d"}, []string{"DATABASE_DIRECT_URL", "percent-encoded"}},

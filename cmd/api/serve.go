@@ -94,9 +94,20 @@ func (c *Config) start(ctx context.Context, database *connection, listener net.L
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	a, err := wire(ctx, c, database.pool, owner, log)
+	metrics, err := c.listenForMetrics(ctx)
 	if err != nil {
 		return errors.Join(err, listener.Close())
+	}
+	a, err := wire(ctx, c, database.pool, owner, log)
+	if err != nil {
+		if metrics != nil {
+			err = errors.Join(err, metrics.Close())
+		}
+		return errors.Join(err, listener.Close())
+	}
+	if metrics != nil {
+		a.serveMetrics(metrics)
+		log.Info("serving metrics", "url", "http://"+readable(metrics.Addr())+"/metrics")
 	}
 	url := "http://" + readable(listener.Addr())
 	log.Info("serving", "graphql", url+"/graphql", "ready", url+"/readyz", "database", database.where, "env", c.Environment)

@@ -119,7 +119,7 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	dispatcher := outbox.NewDispatcher(pool, store, messages, outbox.DispatcherConfig{Logger: log})
 	relay := outbox.RelayConfig{Logger: log}
 	a := &app{
-		config: config, log: log, pool: pool, reads: connections, replicas: replicas, store: store, graph: outside,
+		config: config, log: log, pool: pool, reads: connections, replicas: replicas, store: store, graph: outside, tail: tail,
 		brokers: []pubSub{logBroker, messages},
 	}
 	if config.shared() {
@@ -242,6 +242,9 @@ func (a *app) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", healthz)
 	mux.HandleFunc("GET /readyz", a.readyz)
+	if a.config.development() && a.config.MetricsListen == "" {
+		mux.Handle("GET /metrics", a.metrics())
+	}
 	mux.Handle("/", a.graph)
 	return mux
 }

@@ -38,6 +38,9 @@ func New(exec graphql.GraphExecutor, cfg Config) *Server {
 	return s
 }
 
+// Streams is how many WebSockets and event streams are open.
+func (s *Server) Streams() int { return int(s.open.Load()) }
+
 // ServeHTTP answers a request by the first transport that can.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for _, t := range &s.transports {

@@ -62,7 +62,11 @@ func (s *Store) AppendIn(ctx context.Context, f func(tx pgx.Tx) (Request, error)
 		rollback()
 		return Receipt{}, &HistoryError{Stream: request.Stream, Epoch: known.epoch}
 	}
-	got, err := s.finish(ctx, conn.Conn().PgConn(), known, &pending{prepared: prepared})
+	alone := &pending{prepared: prepared}
+	got, err := s.finish(ctx, conn.Conn().PgConn(), known, alone)
+	if err == nil {
+		s.count([]*pending{alone}, []answer{got})
+	}
 	if got.err != nil || got.receipt.Duplicate || err != nil {
 		rollback()
 	}

@@ -63,6 +63,7 @@ func (c *committer) commit(batch []*pending) {
 		answers, err = c.send(batch)
 	}
 	if err == nil {
+		c.store.count(batch, answers)
 		for i, p := range batch {
 			p.answer <- answers[i]
 		}

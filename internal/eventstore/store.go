@@ -24,6 +24,7 @@ type Store struct {
 	appender *appender
 	stop     context.CancelFunc
 	tasks    sync.WaitGroup
+	counts   counts
 
 	named      bool                 // prepared statements are kept; see FitPooler
 	statements map[string]string    // of an append, by name

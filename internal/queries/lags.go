@@ -38,7 +38,7 @@ type Lag struct {
 	View         string  `db:"view" json:"view,omitempty"` // the stable name of the view; empty for other kinds
 	Position     int64   `db:"position" json:"position"`   // everything up to here is taken
 	Head         int64   `db:"head" json:"head"`           // of the log, at the same moment
-	EventsBehind int64   `db:"events_behind" json:"eventsBehind"`
+	EventsBehind int64   `db:"-" json:"eventsBehind"`
 	// MillisecondsBehind is the age of the oldest event that is not taken, by the database's clock; 0 at the head.
 	MillisecondsBehind int64    `db:"milliseconds_behind" json:"millisecondsBehind"`
 	Owner              string   `db:"owner" json:"owner,omitempty"` // of the lease, while it lasts
@@ -60,11 +60,49 @@ func ReadLags(ctx context.Context, pool *pgxpool.Pool) ([]Lag, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the checkpoints: %w", err)
 	}
-	lags, err := pgx.CollectRows(rows, pgx.RowToStructByName[Lag])
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[lagRow])
 	if err != nil {
 		return nil, fmt.Errorf("read the checkpoints: %w", err)
 	}
+	lags := make([]Lag, 0, len(found))
+	for len(found) > 0 {
+		end := 1
+		for end < len(found) && found[end].Name == found[0].Name {
+			end++
+		}
+		lags = append(lags, ofCheckpoint(found[:end])...)
+		found = found[end:]
+	}
 	return lags, nil
+}
+
+// lagRow is a row of sqlLags.
+type lagRow struct {
+	Lag
+	MillisecondsOfAll int64 `db:"milliseconds_of_all"` // the lag of who has taken nothing
+}
+
+// ofCheckpoint makes the entries of one checkpoint's rows: one for each shard that the rows say there must be.
+func ofCheckpoint(rows []lagRow) []Lag {
+	most := 1
+	for _, row := range rows {
+		most = max(most, row.Shards)
+	}
+	lags := make([]Lag, most)
+	for shard := range lags {
+		lags[shard] = Lag{
+			Name: rows[0].Name, Kind: rows[0].Kind, View: rows[0].View, Head: rows[0].Head, Shard: shard,
+			MillisecondsBehind: rows[0].MillisecondsOfAll, State: LagUnowned, Reason: "its row is missing: rebuild the view",
+		}
+	}
+	for _, row := range rows {
+		lags[row.Shard] = row.Lag
+	}
+	for shard := range lags {
+		lags[shard].Shards = most
+		lags[shard].EventsBehind = max(0, lags[shard].Head-lags[shard].Position)
+	}
+	return lags
 }
 
 // Lags is ReadLags on this Progress's database.

@@ -326,50 +326,42 @@ where c.oid = to_regclass(quote_ident($1)) and a.grantee <> c.relowner`
 	sqlGrant = `grant %[2]s on %[1]s to %[3]s`
 )
 
-// sqlLags is how far each shard of each checkpoint is. A shard whose row is missing is told of by the rows of the others,
-// and a view that was never projected by its own. Of a table that is being filled it is how far its workers are.
+// sqlLags is how far each row of each checkpoint is, and each view that was never begun. Of a table that is being filled it
+// is how far its workers are. It is written so that the planner expects few rows: else it compiles the statement first, which
+// takes seconds where running it takes milliseconds.
 const sqlLags = `
-with known as (
-    select name, max(shards) as shards from checkpoints c
-    where not exists (select from checkpoints f where f.name = c.name || '.fill') group by name
-    union all
-    select table_name, 1 from views where not exists (select from checkpoints c where c.name = views.table_name)
-), head as (
-    select coalesce(max(position), 0) as position from events
-)
-select k.name, each.shard, k.shards,
-       case when v.name is not null then 'VIEW' when k.name ~ '^relay(_|$)' then 'RELAY' else 'POLICY' end as kind,
-       coalesce(v.name, '') as view, coalesce(c.position, 0) as position, head.position as head,
-       greatest(head.position - coalesce(c.position, 0), 0) as events_behind,
+select named.name, coalesce(c.shard, 0) as shard, coalesce(c.shards, 1) as shards,
+       case when v.name is not null then 'VIEW' when named.name ~ '^relay(_|$)' then 'RELAY' else 'POLICY' end as kind,
+       coalesce(v.name, '') as view, coalesce(c.position, 0) as position,
+       (select coalesce(max(position), 0) from events) as head,
        coalesce((select (extract(epoch from greatest(clock_timestamp() - e.recorded_at, interval '0')) * 1000)::bigint
                  from events e where e.position = coalesce(c.position, 0) + 1), 0) as milliseconds_behind,
+       coalesce((select (extract(epoch from greatest(clock_timestamp() - e.recorded_at, interval '0')) * 1000)::bigint
+                 from events e where e.position = 1), 0) as milliseconds_of_all,
        case when c.lease_until > clock_timestamp() and c.lease_owner not in ('retired', 'filling') then c.lease_owner else '' end as owner,
        now_is.state,
        case now_is.state
             when 'HALTED' then coalesce(c.halt_reason, '')
             when 'PAUSED' then 'paused' || coalesce(' by ' || c.paused_by, '')
-            when 'RETIRED' then case when k.name like '%.fill' then 'its table is half filled, and no rebuild is at work on it'
+            when 'RETIRED' then case when named.name like '%.fill' then 'its table is half filled, and no rebuild is at work on it'
                                 else 'its table does not serve' end
-            when 'UNOWNED' then case
-                when c.name is not null then 'nobody works on it'
-                when k.shards > 1 then 'its row is missing: rebuild the view'
-                else 'it was never begun' end
+            when 'UNOWNED' then case when c.name is null then 'it was never begun' else 'nobody works on it' end
             else '' end as reason,
        coalesce(c.parked, 0) as parked
-from known k
-cross join generate_series(0, k.shards - 1) as each(shard)
-cross join head
-left join checkpoints c on c.name = k.name and c.shard = each.shard
-left join views v on k.name ~ ('^' || v.name || '_v[0-9]+(_[0-9]+)?([.]fill)?$')
+from checkpoints c
+full join views served on served.table_name = c.name
+cross join lateral (select coalesce(c.name, served.table_name) as name) named
+left join views v on named.name ~ ('^' || v.name || '_v[0-9]+(_[0-9]+)?([.]fill)?$')
 cross join lateral (select case
     when c.lease_owner in ('retired', 'filling') then 'RETIRED'
     when c.lease_owner like 'rebuild %' and c.lease_until > clock_timestamp() then 'REBUILDING'
     when c.halted_at is not null then 'HALTED'
     when c.paused_at is not null then 'PAUSED'
     when c.lease_until > clock_timestamp() then 'WORKING'
-    when v.table_name <> k.name then 'RETIRED'
+    when v.table_name <> named.name then 'RETIRED'
     else 'UNOWNED' end as state) now_is
-order by k.name, each.shard`
+where not exists (select from checkpoints f where f.name = c.name || '.fill')
+order by named.name, c.shard`
 
 // The statements of a comparison. In those with verbs, tables, keys and columns are put in, and values are parameters.
 const (

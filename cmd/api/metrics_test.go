@@ -1,0 +1,125 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/headrace/headrace/internal/pgtest"
+)
+
+// Everything that an operator needs is there, on the address that was given for it and on no other.
+func TestMetricsOnAnAddressOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, Config{MetricsListen: "127.0.0.1:0"})
+	s.open(t)
+	var body string
+	until(t, "the view to be at the head, as far as metrics tell", func() bool {
+		_, body = get(t, s.metrics+"/metrics")
+		return strings.Contains(body, `headrace_checkpoint_position{checkpoint="cart_v1",kind="view",shard="0"} 1`)
+	})
+	for _, want := range []string{
+		`headrace_checkpoint_events_behind{checkpoint="cart_v1",kind="view",shard="0"} 0`,
+		`headrace_checkpoint_seconds_behind{checkpoint="cart_v1",kind="view",shard="0"} 0`,
+		`headrace_checkpoint_state{checkpoint="cart_v1",kind="view",shard="0",state="working"} 1`,
+		`headrace_checkpoint_parked_streams{checkpoint="cart_v1",kind="view",shard="0"} 0`,
+		`headrace_follower_owner{checkpoint="cart_v1",shard="0"} 1`,
+		`headrace_follower_events_total{checkpoint="cart_v1",shard="0"} 1`,
+		`headrace_follower_position{checkpoint="relay",shard="0"} 1`,
+		`headrace_part_running{part="projection cart"} 1`,
+		`headrace_log_position 1`,
+		`headrace_append_batches_total 1`,
+		`headrace_append_events_total 1`,
+		`headrace_append_conflicts_total 0`,
+		`headrace_append_queue_requests 0`,
+		`headrace_messages_due{queue="outbox"} 0`,
+		`headrace_messages_dead{queue="inbox"} 0`,
+		`headrace_messages_oldest_seconds{queue="outbox"} 0`,
+		`headrace_streams_open 0`,
+		`headrace_log_subscribers 0`,
+		`headrace_database_up 1`,
+		`headrace_pool_connections{pool="reads",state="max"}`,
+		`go_goroutines`,
+		`process_open_fds`,
+	} {
+		if !strings.Contains(body, "\n"+want) {
+			t.Errorf("there is no %s", want)
+		}
+	}
+	problems, err := promlint.New(strings.NewReader(body)).Lint()
+	if err != nil || len(problems) > 0 {
+		t.Errorf("names and types are not as Prometheus has them: %v, %v", problems, err)
+	}
+	if code, _ := get(t, s.url+"/metrics"); code != http.StatusNotFound {
+		t.Errorf("the address of everything else answers %d", code)
+	}
+}
+
+func TestMetricsInDevelopment(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, Config{})
+	if code, _ := get(t, s.url+"/metrics"); code != http.StatusNotFound {
+		t.Errorf("in production it answers %d", code)
+	}
+	a := &app{
+		config: &Config{Database: Database{Environment: development}}, log: s.app.log,
+		pool: s.app.pool, reads: s.app.reads, store: s.app.store, graph: s.app.graph, tail: s.app.tail,
+	}
+	answer := httptest.NewRecorder()
+	a.handler().ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
+	if answer.Code != http.StatusOK || !strings.Contains(answer.Body.String(), "headrace_database_up 1") {
+		t.Errorf("in development it answers %d: %s", answer.Code, answer.Body)
+	}
+}
+
+// However many scrapes come, the database is read once in a while, and a database that is away leaves what the process
+// itself knows.
+func TestScrapesDoNotLoadTheDatabase(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, Config{})
+	exec := func(sql string) {
+		if _, err := s.app.pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := &collector{app: s.app, pool: s.app.pool}
+	has := func() bool {
+		lags, _, err := c.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, lag := range lags {
+			if lag.Name == "wishes" {
+				return true
+			}
+		}
+		return false
+	}
+	c.readAt, c.lags = time.Now().Add(time.Hour), nil // read from now on, as the clock has it
+	exec(`insert into checkpoints (name) values ('wishes')`)
+	if has() {
+		t.Error("the database was read for each scrape")
+	}
+	c.readAt = time.Now().Add(-metricsEvery)
+	if !has() {
+		t.Error("it is not read again when it is time")
+	}
+	closed, err := pgxpool.New(t.Context(), pgtest.URL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	c.pool, c.readAt = closed, time.Time{}
+	answer := httptest.NewRecorder()
+	metricsOf(c).ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
+	body := answer.Body.String()
+	if answer.Code != http.StatusOK || !strings.Contains(body, "headrace_database_up 0") ||
+		!strings.Contains(body, "headrace_append_events_total") || strings.Contains(body, "headrace_checkpoint") {
+		t.Errorf("without a database it answers %d: %s", answer.Code, body)
+	}
+}
