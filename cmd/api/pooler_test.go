@@ -43,6 +43,14 @@ func emptyDatabase(t *testing.T) string {
 	return address.String()
 }
 
+func TestMigrationsGoByTheDirectURL(t *testing.T) {
+	t.Parallel()
+	args := []string{"migrate", "status", "--database-url", "postgres://nobody@127.0.0.1:1/none", "--database-direct-url", pgtest.URL(t)}
+	if code, stdout, stderr := command(t, args...); code != exitDone {
+		t.Errorf("exit %d: %s %s", code, stdout, stderr)
+	}
+}
+
 // follow subscribes and hands on the data of each message until the test ends.
 func follow(t *testing.T, server, document string) <-chan string {
 	t.Helper()
@@ -56,7 +64,7 @@ func follow(t *testing.T, server, document string) <-chan string {
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Accept", "text/event-stream")
-	response, err := http.DefaultClient.Do(request)
+	response, err := http.DefaultClient.Do(request) //nolint:bodyclose // below, when the stream has ended
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,6 +133,9 @@ func TestTwoProcessesBehindAPooler(t *testing.T) {
 		})
 	}
 
+	if code, stdout, stderr := command(t, "projections", "rebuild", "cart", "--database-url", pooler.URL); code != exitDone {
+		t.Errorf("rebuilding: exit %d: %s %s", code, stdout, stderr)
+	}
 	killUnderLoad(t, pooler, []*server{one, two})
 	after := one.open(t)
 	hear(t, events, after)

@@ -26,7 +26,7 @@ func FitPooler(ctx context.Context, config *pgx.ConnConfig) (fitted bool, err er
 	if err != nil {
 		return false, err
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing depends on it
+	defer conn.Close(context.WithoutCancel(ctx))
 	kept, err := keepsStatements(ctx, conn.PgConn())
 	if err != nil {
 		return false, fmt.Errorf("finding out whether prepared statements are kept: %w", err)
