@@ -115,7 +115,7 @@ func (s *Store) Append(ctx context.Context, r Request) (Receipt, error) {
 }
 
 // Committed tells of this process's own commits, without asking the database: the newest position it committed, 0 before
-// the first, and a channel that is closed when that advances. It is a hint to look; other processes append too.
+// the first, and a channel that is closed when that advances, or by Wake. It is a hint to look; other processes append too.
 func (s *Store) Committed() (head int64, next <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -129,6 +129,16 @@ func (s *Store) committed(position int64) {
 		return
 	}
 	s.head = position
+	close(s.next)
+	s.next = make(chan struct{})
+}
+
+// Wake closes the channel of Committed although this process committed nothing, so that whoever follows the log looks at it:
+// somebody heard that another process did. What was heard is not believed, so the position stays as it is. It may be called
+// by any goroutine.
+func (s *Store) Wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	close(s.next)
 	s.next = make(chan struct{})
 }

@@ -71,8 +71,11 @@ type ConsumerConfig struct {
 	MoveAfter time.Duration
 	// Owner names this process in the lease; a lease under the same name is taken over at once. Default: random.
 	Owner string
-	// TTL is how long a lease lasts without renewal. Default 10 s.
+	// TTL is how long a lease lasts without renewal. Default 5 s.
 	TTL time.Duration
+	// Node shares the leases of this process out among all that live, and renews them; its ID and TTL take the place of
+	// Owner and TTL, and it says when to try for the lease, in the place of Standby. It has to run. Default nil: alone.
+	Node *Node
 	// Standby is how often a process that is not the owner tries to become it. Default a tenth of TTL.
 	Standby time.Duration
 	// ParkedMax is how many streams of the subscription, or of a shard of it, may be parked. One more, and it halts: then
@@ -93,7 +96,7 @@ func (c ConsumerConfig) withDefaults() ConsumerConfig {
 	c.Probe = orDefault(c.Probe, time.Second)
 	c.MoveEvery = orDefault(c.MoveEvery, 1000)
 	c.MoveAfter = orDefault(c.MoveAfter, 250*time.Millisecond)
-	c.TTL = orDefault(c.TTL, 10*time.Second)
+	c.TTL = orDefault(c.TTL, defaultTTL)
 	c.Standby = orDefault(c.Standby, c.TTL/10)
 	c.ParkedMax = orDefault(c.ParkedMax, 1000)
 	c.RequestPoll = orDefault(c.RequestPoll, 500*time.Millisecond)
@@ -180,6 +183,8 @@ func (c *Consumer) Run(ctx context.Context) error {
 
 	l := newLease(c.pool, c.sub.Name, c.sub.Shard, c.cfg.Owner, c.cfg.TTL)
 	l.shards = c.sub.Shards
+	l.join(c.cfg.Node, c.standsBy)
+	defer l.part()
 	retry := pace{least: 20 * time.Millisecond, most: c.cfg.RetryMax}
 	evenHalted := true // a process that starts anew tries again
 	for ctx.Err() == nil {
@@ -194,13 +199,33 @@ func (c *Consumer) Run(ctx context.Context) error {
 		}
 		if refused := c.refuse(err); refused || err == nil || errors.Is(err, errLost) {
 			retry.reset()
-			pause(ctx, jitter(c.cfg.Standby))
+			c.standBy(ctx, l, refused)
 			continue
 		}
 		c.failing(ctx, err)
 		retry.sleep(ctx)
 	}
 	return nil
+}
+
+// standBy waits until it is worth another try for the lease. While this program must not have it, it does not ask for it.
+func (c *Consumer) standBy(ctx context.Context, l *lease, refused bool) {
+	if !refused || l.node == nil {
+		l.standBy(ctx, c.cfg.Standby)
+		return
+	}
+	l.part()
+	pause(ctx, jitter(l.ttl))
+	l.join(c.cfg.Node, c.standsBy)
+}
+
+// standsBy is the status while another process has the lease, or nobody.
+func (c *Consumer) standsBy(row Status) {
+	c.update(func(s *Status) {
+		if !s.Owner {
+			s.standBy(row)
+		}
+	})
 }
 
 // refuse tells whether an error says that this program must not work on the checkpoint, and reports it once. A look now
@@ -265,7 +290,7 @@ func (c *Consumer) look(ctx context.Context, l *lease) error {
 	if err != nil {
 		return err
 	}
-	c.update(func(s *Status) { s.standBy(seen) })
+	c.standsBy(seen)
 	return nil
 }
 
@@ -306,7 +331,7 @@ func (c *Consumer) own(ctx context.Context, l *lease, at eventstore.Token) error
 	if t.seen > t.at.Position {
 		_ = t.move(ending, t.seen, t.seenID) // what is not recorded is looked at again
 	}
-	return errors.Join(err, l.release(ending))
+	return errors.Join(err, l.release(ending, ctx.Err() != nil))
 }
 
 func (c *Consumer) halt(ctx context.Context, l *lease, reason error) error {

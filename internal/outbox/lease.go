@@ -51,6 +51,46 @@ type lease struct {
 	epoch   int64        // of the tenure; 0 before the first
 	renewed atomic.Int64 // when the newest successful renewal was sent, in nanoseconds since start
 	start   time.Time
+	node    *Node // nil: alone
+	seat    *seat // at the node
+}
+
+// leaseKey is what a lease is for.
+type leaseKey struct {
+	name  string
+	shard int
+}
+
+func (l *lease) key() leaseKey { return leaseKey{l.name, l.shard} }
+
+// join lets a node, if there is one, look after the lease. Look is told how the checkpoint is while others have it.
+func (l *lease) join(node *Node, look func(Status)) {
+	if node != nil {
+		l.node, l.owner, l.ttl = node, node.cfg.ID, node.cfg.TTL
+		node.join(l, look)
+	}
+}
+
+// part ends what join began.
+func (l *lease) part() {
+	if l.node != nil {
+		l.node.part(l)
+	}
+}
+
+// standBy waits until it is worth another try: alone for about as long as given, else until the node says so.
+func (l *lease) standBy(ctx context.Context, alone time.Duration) {
+	if l.node == nil {
+		pause(ctx, jitter(alone))
+		return
+	}
+	timer := time.NewTimer(jitter(alonePace))
+	defer timer.Stop()
+	select {
+	case <-l.seat.wake:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 func newLease(pool *pgxpool.Pool, name string, shard int, owner string, ttl time.Duration) *lease {
@@ -87,8 +127,14 @@ func (l *lease) create(ctx context.Context, at eventstore.Token, from From) (beg
 
 // take tries to become the owner and returns the checkpoint.
 func (l *lease) take(ctx context.Context, evenHalted bool) (at eventstore.Token, taken bool, err error) {
+	whoeverHasFewer := true
+	if l.node != nil {
+		l.node.taking.Lock()
+		defer l.node.taking.Unlock()
+		whoeverHasFewer = l.node.overdue(l)
+	}
 	sent := time.Since(l.start)
-	err = l.pool.QueryRow(ctx, sqlTake, l.name, l.shard, l.owner, l.ttl.Seconds(), evenHalted, l.shards).
+	err = l.pool.QueryRow(ctx, sqlTake, l.name, l.shard, l.owner, l.ttl.Seconds(), evenHalted, l.shards, whoeverHasFewer).
 		Scan(&l.epoch, &at.Position, &at.EventID, &at.LogID, &at.Epoch)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return at, false, nil
@@ -128,8 +174,14 @@ func (l *lease) renew(ctx context.Context) error {
 // age is how long ago the newest successful renewal was sent.
 func (l *lease) age() time.Duration { return time.Since(l.start) - time.Duration(l.renewed.Load()) }
 
-// keep renews the lease until ctx ends, and calls lost once when it cannot be renewed because it is not held any more.
+// keep renews the lease until ctx ends, and calls lost when it cannot be renewed because it is not held any more, or when
+// the node wants to give it to another.
 func (l *lease) keep(ctx context.Context, lost func()) {
+	if l.node != nil {
+		defer l.node.hold(l, lost)()
+		<-ctx.Done()
+		return
+	}
 	tick := time.NewTicker(l.ttl / 4)
 	defer tick.Stop()
 	for {
@@ -149,9 +201,20 @@ func (l *lease) keep(ctx context.Context, lost func()) {
 	}
 }
 
-// release gives the lease back, so that another process need not wait until it runs out.
-func (l *lease) release(ctx context.Context) error {
-	_, err := l.pool.Exec(ctx, sqlRelease, l.name, l.shard, l.epoch)
+// release gives the lease back, so that another process need not wait until it runs out, and tells the others. Leaving
+// says that this process does not want it any more.
+func (l *lease) release(ctx context.Context, leaving bool) error {
+	if l.node == nil {
+		_, err := l.pool.Exec(ctx, sqlRelease, l.name, l.shard, l.epoch, false, "")
+		return err
+	}
+	if leaving {
+		l.part()
+		l.node.beating.Lock() // a renewal that is on its way would say that it is wanted
+		defer l.node.beating.Unlock()
+	}
+	_, err := l.pool.Exec(ctx, sqlRelease, l.name, l.shard, l.epoch, leaving, l.owner)
+	l.node.tell(ctx, hintLeases)
 	return err
 }
 

@@ -36,8 +36,11 @@ type RelayConfig struct {
 	Name string
 	// Owner names this process in the lease; a lease under the same name is taken over at once. Default: random.
 	Owner string
-	// TTL is how long a lease lasts without renewal. Default 10 s.
+	// TTL is how long a lease lasts without renewal. Default 5 s.
 	TTL time.Duration
+	// Node shares the leases of this process out among all that live, and renews them; its ID and TTL take the place of
+	// Owner and TTL. It has to run. Default nil: alone.
+	Node *Node
 	// PollMin and PollMax bound the time between two looks at the log while nothing is committed in this process; it
 	// doubles while nothing is found. Defaults 25 ms and 1 s.
 	PollMin, PollMax time.Duration
@@ -50,7 +53,7 @@ type RelayConfig struct {
 func (c RelayConfig) withDefaults() RelayConfig {
 	c.Topic = orDefault(c.Topic, LogTopic)
 	c.Name = orDefault(c.Name, "relay")
-	c.TTL = orDefault(c.TTL, 10*time.Second)
+	c.TTL = orDefault(c.TTL, defaultTTL)
 	c.PollMin = orDefault(c.PollMin, 25*time.Millisecond)
 	c.PollMax = orDefault(c.PollMax, time.Second)
 	c.RetryMax = orDefault(c.RetryMax, 10*time.Second)
@@ -122,13 +125,22 @@ func (r *Relay) Run(ctx context.Context) error {
 		return errors.New("a relay with a contract needs a pool for its checkpoint")
 	}
 	retry := pace{least: 50 * time.Millisecond, most: r.cfg.RetryMax}
+	var at eventstore.Token
+	begun := false // then it goes on from where it stopped
 	for ctx.Err() == nil {
-		head, err := r.store.Head(ctx)
+		var err error
+		if !begun {
+			at, err = r.store.Head(ctx)
+		}
 		if err == nil {
+			begun = true
 			retry.reset()
 			r.update((*Status).own)
-			r.told(head.Position, 0)
-			err = r.follow(ctx, head, nil)
+			r.told(at.Position, 0)
+			at, err = r.follow(ctx, at, nil)
+		}
+		if diverged(err) {
+			begun = false // there is nothing to go on from
 		}
 		r.complain(ctx, err)
 		retry.sleep(ctx)
@@ -146,16 +158,31 @@ func (r *Relay) complain(ctx context.Context, err error) {
 // runLeased waits for the lease, follows the log while it is held, and gives it back.
 func (r *Relay) runLeased(ctx context.Context) error {
 	l := newLease(r.cfg.Pool, r.cfg.Name, 0, r.cfg.Owner, r.cfg.TTL)
+	l.join(r.cfg.Node, r.standBy)
+	defer l.part()
+	retry := pace{least: 20 * time.Millisecond, most: l.ttl}
 	first := true
 	for ctx.Err() == nil {
 		err := r.tenure(ctx, l, first)
-		if err == nil {
+		if err == nil || errors.Is(err, errLost) {
 			first = false
+			retry.reset()
+			l.standBy(ctx, l.ttl/10)
+			continue
 		}
 		r.complain(ctx, err)
-		pause(ctx, jitter(r.cfg.TTL/10))
+		retry.sleep(ctx)
 	}
 	return nil
+}
+
+// standBy is the status while another process has the lease, or nobody.
+func (r *Relay) standBy(row Status) {
+	r.update(func(s *Status) {
+		if !s.Owner {
+			s.standBy(row)
+		}
+	})
 }
 
 func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
@@ -173,7 +200,7 @@ func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
 	if !taken {
 		row, err := l.look(ctx)
 		if err == nil {
-			r.update(func(s *Status) { s.standBy(row) })
+			r.standBy(row)
 		}
 		return err
 	}
@@ -188,7 +215,7 @@ func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
 	ours := err == nil
 	if ours {
 		if err = l.stamp(held, &at, head); err == nil {
-			err = r.follow(held, at, l)
+			_, err = r.follow(held, at, l)
 		}
 	}
 	if diverged(err) && !ours {
@@ -204,7 +231,10 @@ func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
 	}
 	bounded, cancel := context.WithTimeout(ending, 2*time.Second)
 	defer cancel()
-	return errors.Join(err, l.release(bounded))
+	if held.Err() != nil {
+		err = nil // it was told to end
+	}
+	return errors.Join(err, l.release(bounded, ctx.Err() != nil))
 }
 
 func (r *Relay) halt(ctx context.Context, l *lease, reason string) error {
@@ -219,24 +249,25 @@ func diverged(err error) bool {
 	return errors.As(err, &other) || errors.As(err, &beyond)
 }
 
-// follow publishes what comes after at. It returns when ctx ended or something failed that a new start may mend.
-func (r *Relay) follow(ctx context.Context, at eventstore.Token, l *lease) error {
+// follow publishes what comes after at, and returns how far it came. It returns when ctx ended or something failed that a
+// new start may mend.
+func (r *Relay) follow(ctx context.Context, at eventstore.Token, l *lease) (eventstore.Token, error) {
 	if r.cfg.Contract != nil {
-		return r.tell(ctx, at, l)
+		return at, r.tell(ctx, at, l)
 	}
 	poll := pace{least: r.cfg.PollMin, most: r.cfg.PollMax}
 	for ctx.Err() == nil {
 		_, next := r.store.Committed() // asked before the read, so that no commit falls between
 		page, err := r.store.ReadLog(ctx, eventstore.LogQuery{After: at.Position, Seen: at.EventID, Limit: MaxRunEvents})
 		if err != nil {
-			return err // of another history too: what was published last is no more, and the checkpoint says where to go on
+			return at, err // of another history too: what was published last is no more, and the checkpoint says where to go on
 		}
 		if epoch, _ := r.store.Epoch(); epoch > at.Epoch {
 			at.Epoch = epoch // of the page's, which follows an event that this log still has
 		}
 		if len(page.Events) == 0 {
 			if at, err = r.idle(ctx, at, next, &poll); err != nil {
-				return err
+				return at, err
 			}
 			continue
 		}
@@ -246,25 +277,25 @@ func (r *Relay) follow(ctx context.Context, at eventstore.Token, l *lease) error
 			events, rest = cutRun(rest)
 			run := Run{LogID: at.LogID, Epoch: at.Epoch, Prev: at.EventID, First: events[0].Position, Events: events}
 			if err := r.publish(ctx, run); err != nil {
-				return err
+				return at, err
 			}
 			to := at
 			to.Position, to.EventID = run.Last(), events[len(events)-1].ID
 			if l != nil {
 				if to, err = r.record(ctx, l, at, to); err != nil {
-					return err
+					return at, err
 				}
 			}
 			at = to
 			r.told(at.Position, len(events))
 		}
 	}
-	return nil
+	return at, nil
 }
 
 // record moves the cursor over what was published, also when ctx has just ended: what is not recorded is told again.
 func (r *Relay) record(ctx context.Context, l *lease, at, to eventstore.Token) (eventstore.Token, error) {
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.TTL)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.ttl)
 	defer cancel()
 	to, err := l.advance(bounded, at, to)
 	if errors.Is(err, errFenced) {

@@ -23,7 +23,7 @@ from begun cross join generate_series(1, begun.shards - 1) as shard`
 select coalesce(max(shards), 0), coalesce(bool_or(shard = $2), false), coalesce(max(begun_from), '') from checkpoints where name = $1`
 
 	// sqlTake takes a lease that is free, has run out, or is this owner's, unless it is paused: name, shard, owner, seconds, whether a halt is
-	// undone, and of how many shards.
+	// undone, of how many shards, and whether it is taken although another node that wants it has fewer leases.
 	sqlTake = `
 update checkpoints set lease_epoch = lease_epoch + 1, lease_owner = $3,
 	lease_until = clock_timestamp() + make_interval(secs => $4),
@@ -31,6 +31,11 @@ update checkpoints set lease_epoch = lease_epoch + 1, lease_owner = $3,
 where name = $1 and shard = $2 and shards = $6
 	and (lease_until < clock_timestamp() or lease_owner = $3) and (halted_at is null or $5)
 	and paused_at is null
+	and ($7 or lease_owner = $3 or not exists (
+		select from nodes n
+		where n.id <> $3 and n.seen_until >= clock_timestamp() and $1 || ':' || $2::smallint = any (n.wants)
+			and (select count(*) from checkpoints o where o.lease_owner = n.id and o.lease_until >= clock_timestamp())
+				< (select count(*) from checkpoints o where o.lease_owner = $3 and o.lease_until >= clock_timestamp())))
 returning lease_epoch, position, coalesce(event_id, '00000000-0000-0000-0000-000000000000'),
 	coalesce(log_id, '00000000-0000-0000-0000-000000000000'), log_epoch`
 
@@ -48,7 +53,11 @@ from checkpoints where name = $1 and shard = $2 and lease_epoch = $3 and lease_u
 update checkpoints set lease_until = clock_timestamp() + make_interval(secs => $4)
 where name = $1 and shard = $2 and lease_epoch = $3 and lease_until >= clock_timestamp()`
 
+	// sqlRelease gives a lease back: name, shard, epoch, and whether its node does not want it any more, whose id is the last.
 	sqlRelease = `
+with unwanted as (
+	update nodes set wants = array_remove(wants, $1 || ':' || $2::smallint) where $4 and id = $5
+)
 update checkpoints set lease_until = '-infinity', lease_owner = null
 where name = $1 and shard = $2 and lease_epoch = $3`
 
@@ -305,4 +314,66 @@ delete from inbox where (topic, id) in (
 	select topic, id from inbox where handled_at < clock_timestamp() - make_interval(secs => $1)
 	order by handled_at limit $2 for update skip locked
 )`
+)
+
+// The statements of nodes. They too are judged by the database's clock alone.
+const (
+	// sqlBeat renews a node and what it holds: id, seconds, host, process id, and of each checkpoint that it wants the name,
+	// the shard and the epoch under which it is held, or 0. It answers with a row for each of these, or one without a
+	// name. The node is to be dead a little sooner than its leases, so that it is none when they are shared out. Rows that
+	// are locked are left to the next time: most are being moved by their owner, which renews them too.
+	sqlBeat = `
+with wanted as (
+	select * from unnest($5::text[], $6::smallint[], $7::bigint[]) as w(name, shard, epoch)
+), held as materialized (
+	select c.name, c.shard from checkpoints c join wanted w on c.name = w.name and c.shard = w.shard and c.lease_epoch = w.epoch
+	where c.lease_until >= clock_timestamp()
+	for no key update of c skip locked
+), renewed as (
+	update checkpoints c set lease_until = clock_timestamp() + make_interval(secs => $2)
+	from held h where c.name = h.name and c.shard = h.shard
+	returning c.name, c.shard
+), seen as (
+	insert into nodes (id, seen_until, host, pid, wants)
+	values ($1, clock_timestamp() + make_interval(secs => 0.95 * $2), $3, $4,
+		array(select name || ':' || shard from wanted order by name, shard))
+	on conflict (id) do update set seen_until = excluded.seen_until, wants = excluded.wants, host = excluded.host, pid = excluded.pid
+), gone as (
+	delete from nodes where id <> $1 and seen_until < clock_timestamp() - make_interval(secs => 2 * $2)
+), fleet as (
+	select count(*) as others, coalesce(min(l.leases), 0) as least
+	from nodes n cross join lateral (
+		select count(*) as leases from checkpoints c where c.lease_owner = n.id and c.lease_until >= clock_timestamp()) l
+	where n.id <> $1 and n.seen_until >= clock_timestamp()
+)
+select set_config('synchronous_commit', 'off', true), fleet.others, fleet.least,
+	(select coalesce(max(position), 0) from events),
+	coalesce(w.name, ''), coalesce(w.shard, 0), coalesce(w.epoch, 0), r.name is not null,
+	w.epoch > 0 and (c.name is null or c.lease_epoch <> w.epoch or c.lease_until < clock_timestamp()),
+	coalesce((c.lease_until < clock_timestamp() or c.lease_owner = $1) and c.halted_at is null and c.paused_at is null, false),
+	case when c.lease_owner <> $1 and c.lease_until >= clock_timestamp()
+		then extract(epoch from c.lease_until - clock_timestamp())::float8 else 0 end,
+	coalesce(c.position, 0), coalesce(c.halt_reason, ''), c.halted_at, c.paused_at, coalesce(c.paused_by, '')
+from fleet left join wanted w on true
+left join checkpoints c on c.name = w.name and c.shard = w.shard
+left join renewed r on r.name = w.name and r.shard = w.shard`
+
+	// sqlSurplus finds a lease of a node that another wants which has at least two fewer: id, names, shards. Which one is
+	// left to chance, so that none is moved more often than others.
+	sqlSurplus = `
+with load as (
+	select n.id, n.wants, count(c.name) as leases
+	from nodes n left join checkpoints c on c.lease_owner = n.id and c.lease_until >= clock_timestamp()
+	where n.seen_until >= clock_timestamp()
+	group by n.id
+)
+select h.name, h.shard from unnest($2::text[], $3::smallint[]) as h(name, shard)
+join load mine on mine.id = $1
+join load other on other.id <> $1 and other.leases + 2 <= mine.leases and h.name || ':' || h.shard = any (other.wants)
+order by other.leases, random() limit 1`
+
+	// sqlLeave ends a node, and tells the others: id, channel, hint.
+	sqlLeave = `with gone as (delete from nodes where id = $1) select pg_notify($2, $3)`
+
+	sqlNotify = `select pg_notify($1, $2)`
 )
