@@ -25,7 +25,7 @@ func TestStatementsFitTheSchema(t *testing.T) {
 		"sqlParkedMove": sqlParkedMove, "sqlUnpark": sqlUnpark, "sqlSkip": sqlSkip, "sqlCountParked": sqlCountParked,
 		"sqlParkedRequests": sqlParkedRequests, "sqlListParked": sqlListParked, "sqlWaiting": sqlWaiting, "sqlAsk": sqlAsk,
 		"sqlListSkipped": sqlListSkipped, "sqlBeat": sqlBeat, "sqlSurplus": sqlSurplus, "sqlLeave": sqlLeave, "sqlNotify": sqlNotify,
-		"sqlBeginAsync":  "", // two statements, which cannot be prepared as one
+		"sqlBeginAsync": "", // two statements, which cannot be prepared as one
 	}
 	file, err := parser.ParseFile(token.NewFileSet(), "sql.go", nil, 0)
 	if err != nil {
