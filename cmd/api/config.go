@@ -25,7 +25,7 @@ type Config struct {
 	Listen            string        `name:"listen" env:"LISTEN_ADDR" placeholder:"HOST:PORT" help:"Address to listen on. Default :8080; in development the next free port if that is taken."`
 	MetricsListen     string        `name:"metrics" env:"METRICS_ADDR" placeholder:"HOST:PORT" help:"Address to serve Prometheus metrics on, at /metrics. Unset: in development on the address of everything else, in production nowhere."`
 	DrainTimeout      time.Duration `name:"drain-timeout" env:"DRAIN_TIMEOUT" default:"20s" help:"How long requests may go on after SIGTERM."`
-	LeaseTTL          time.Duration `name:"lease-ttl" env:"LEASE_TTL" default:"10s" help:"How long the projections of a killed process wait for another to take them over."`
+	LeaseTTL          time.Duration `name:"lease-ttl" env:"LEASE_TTL" default:"5s" help:"How long the projections of a killed process wait for another to take them over."`
 	ParkedMax         int           `name:"parked-streams-max" env:"PARKED_STREAMS_MAX" default:"1000" help:"How many streams of a projection or policy may be parked; one more, and it halts."`
 	CancelUnpaidAfter time.Duration `name:"cancel-unpaid-after" env:"CANCEL_UNPAID_AFTER" default:"30m" help:"How long after its placing an unpaid order is cancelled."`
 	Origins           []string      `name:"allowed-origins" env:"ALLOWED_ORIGINS" placeholder:"URL" help:"Other origins, such as https://shop.example.org, whose pages may send requests. Comma-separated."`
@@ -43,7 +43,7 @@ type Config struct {
 // Database is what every command needs that works on the database.
 type Database struct {
 	URL            string `name:"database-url" env:"DATABASE_URL" placeholder:"URL" help:"Postgres to use: postgres://user:password@host:port/database. Unset in development: the private one of this checkout."`
-	DirectURL      string `name:"database-direct-url" env:"DATABASE_DIRECT_URL" placeholder:"URL" help:"The same database without a pooler in transaction mode in between, for what needs a session: migrations. Unset: DATABASE_URL."`
+	DirectURL      string `name:"database-direct-url" env:"DATABASE_DIRECT_URL" placeholder:"URL" help:"The same database without a pooler in transaction mode in between, for what needs a session: migrations, and hearing of other processes' commits. Unset: DATABASE_URL."`
 	MaxConnections int    `name:"database-max-connections" env:"DATABASE_MAX_CONNECTIONS" default:"32" help:"Connections to hold at most; at least 8. Half of them are for reading views."`
 	Environment    string `name:"env" env:"HEADRACE_ENV" placeholder:"ENV" help:"development or production. Default production, but for the command dev."`
 	LogLevel       string `name:"log-level" env:"LOG_LEVEL" default:"info" help:"debug, info, warn or error."`
@@ -70,7 +70,7 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("DRAIN_TIMEOUT (--drain-timeout) is %v: give a time above zero, such as 20s", c.DrainTimeout)
 	}
 	if c.LeaseTTL < time.Second {
-		return fmt.Errorf("LEASE_TTL (--lease-ttl) is %v: give a second or more, such as 10s", c.LeaseTTL)
+		return fmt.Errorf("LEASE_TTL (--lease-ttl) is %v: give a second or more, such as 5s", c.LeaseTTL)
 	}
 	if c.ParkedMax < 1 {
 		return fmt.Errorf("PARKED_STREAMS_MAX (--parked-streams-max) is %d: give at least 1, such as 1000", c.ParkedMax)

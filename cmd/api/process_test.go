@@ -217,7 +217,7 @@ func TestConfigurationErrorsNameTheVariableAndTheFix(t *testing.T) {
 	}{
 		{[]string{"serve", "--listen", "nowhere"}, []string{"LISTEN_ADDR", "host:port"}},
 		{[]string{"serve", "--drain-timeout", "0s"}, []string{"DRAIN_TIMEOUT", "20s"}},
-		{[]string{"serve", "--lease-ttl", "1ms"}, []string{"LEASE_TTL", "10s"}},
+		{[]string{"serve", "--lease-ttl", "1ms"}, []string{"LEASE_TTL", "5s"}},
 		{[]string{"serve", "--env", "staging"}, []string{"HEADRACE_ENV", "production"}},
 		{[]string{"serve", "--log-level", "loud"}, []string{"LOG_LEVEL", "debug"}},
 		{[]string{"serve", "--database-max-connections", "2"}, []string{"DATABASE_MAX_CONNECTIONS", "8"}},

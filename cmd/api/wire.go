@@ -79,8 +79,8 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	orders := commands.NewHandler(store, order.Decider(order.Config{CancelUnpaidAfter: config.CancelUnpaidAfter}), commands.Config{})
 
 	// Answering: how far the views are, what changed in them, and what happens in the log.
-	progress := queries.NewProgress(pool, store, queries.ProgressConfig{})
-	tail := queries.NewTail(store, queries.TailConfig{Logger: log})
+	progress := queries.NewProgress(pool, store, queries.ProgressConfig{FollowPoll: switchPoll})
+	tail := queries.NewTail(store, queries.TailConfig{PollMax: idlePoll, Logger: log})
 	feed := queries.NewFeed(store, tail, progress, projections...)
 
 	outer, verifier, err := config.outside(ctx, log)
@@ -116,17 +116,18 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 		connections.Close()
 		return nil, errors.Join(err, store.Close(ctx))
 	}
-	dispatcher := outbox.NewDispatcher(pool, store, messages, outbox.DispatcherConfig{Logger: log})
-	relay := outbox.RelayConfig{Logger: log}
+	node := outbox.NewNode(pool, store, outbox.NodeConfig{ID: owner, TTL: config.LeaseTTL, ListenURL: config.DirectURL, Logger: log})
+	dispatcher := outbox.NewDispatcher(pool, store, messages, outbox.DispatcherConfig{PollMax: idlePoll, Logger: log})
+	relay := outbox.RelayConfig{Node: node, PollMax: idlePoll, Logger: log}
 	a := &app{
 		config: config, log: log, pool: pool, reads: connections, replicas: replicas, store: store, graph: outside, tail: tail,
 		brokers: []pubSub{logBroker, messages},
 	}
 	if config.shared() {
-		relay.Pool, relay.Name, relay.Owner, relay.TTL = pool, "relay_"+config.Broker, owner, config.LeaseTTL
-		relay.PollMax = sharedPoll
+		relay.Pool, relay.Name = pool, "relay_"+config.Broker
 		a.takeBack = dispatcher.Return
 	}
+	a.work("node", node.Run)
 	a.relay("relay", outbox.NewRelay(store, logBroker, relay))
 	if public != nil {
 		relay.Contract, relay.Topic, relay.Name = tell, config.PublicTopic, relay.Name+"_public"
@@ -260,8 +261,13 @@ const (
 	receiversAtWork = 64
 )
 
-// sharedPoll is how often the one relay of a fleet looks at the log at least: it is not woken by other processes.
-const sharedPoll = 100 * time.Millisecond
+// idlePoll is how often what follows the log looks at it while nothing happens. The node wakes it at commits of all
+// processes, so this only heals what a node cannot see. switchPoll is how often is looked whether another table of a view
+// serves.
+const (
+	idlePoll   = 10 * time.Second
+	switchPoll = 5 * time.Second
+)
 
 // receiverTimeout bounds the work on one message; the dispatcher gives it up a little later.
 const receiverTimeout = 15 * time.Second

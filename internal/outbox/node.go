@@ -86,17 +86,18 @@ type Node struct {
 	others  int           // other nodes alive, when last seen
 	hears   bool          // hints arrive
 	head    int64         // of the log, when last seen
+	headAt  time.Time     // when that was
 	checked chan struct{} // holds a value when the own hint came
 }
 
 // seat is what a node knows of one lease that this process wants. All but wake belongs to the node's lock.
 type seat struct {
 	lease     *lease
-	look      func(Status) // told of each state while it is not held; may be nil
-	wake      chan struct{}    // holds a value when the lease may be free
-	epoch     int64            // of the tenure; 0: not held
-	stop      func()           // ends the tenure
-	freeSince time.Time        // zero: not free, when last seen
+	look      func(Status)  // told of each state while it is not held; may be nil
+	wake      chan struct{} // holds a value when the lease may be free
+	epoch     int64         // of the tenure; 0: not held
+	stop      func()        // ends the tenure
+	freeSince time.Time     // zero: not free, when last seen
 	keepUntil time.Time
 }
 
@@ -419,10 +420,20 @@ func (n *Node) saw(head int64) (news bool) {
 	own, _ := n.store.Committed()
 	n.mu.Lock()
 	news = head != n.head && head > own
-	n.head = head
+	n.head, n.headAt = head, time.Now()
 	n.mu.Unlock()
 	if news {
 		n.store.Wake()
 	}
 	return news
+}
+
+// knownHead is the head of the log as the newest renewal saw it, if that was not long ago. Without a node nothing is known.
+func (n *Node) knownHead() (head int64, known bool) {
+	if n == nil {
+		return 0, false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.head, time.Since(n.headAt) < n.cfg.TTL
 }

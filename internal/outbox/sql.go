@@ -349,7 +349,7 @@ with wanted as (
 select set_config('synchronous_commit', 'off', true), fleet.others, fleet.least,
 	(select coalesce(max(position), 0) from events),
 	coalesce(w.name, ''), coalesce(w.shard, 0), coalesce(w.epoch, 0), r.name is not null,
-	w.epoch > 0 and (c.name is null or c.lease_epoch <> w.epoch or c.lease_until < clock_timestamp()),
+	coalesce(w.epoch > 0 and (c.name is null or c.lease_epoch <> w.epoch or c.lease_until < clock_timestamp()), false),
 	coalesce((c.lease_until < clock_timestamp() or c.lease_owner = $1) and c.halted_at is null and c.paused_at is null, false),
 	case when c.lease_owner <> $1 and c.lease_until >= clock_timestamp()
 		then extract(epoch from c.lease_until - clock_timestamp())::float8 else 0 end,

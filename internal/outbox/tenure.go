@@ -30,6 +30,7 @@ type tenure struct {
 	behind   bool      // the log has more than was seen
 	stale    bool      // the last page was read ahead of time
 	probeAt  time.Time // when the head is to be looked at again
+	askHead  time.Time // until then what the node has seen of it is enough
 	moveAt   time.Time // when the checkpoint has to follow seen; zero: they are equal
 	hurry    time.Time // until then it follows at once
 	poll     pace      // between reads of the log, without a subscriber
@@ -37,6 +38,10 @@ type tenure struct {
 
 	parking
 }
+
+// askHeadEvery is after how many probes a consumer asks for the head by itself, and not its node: only then another history
+// of the log is noticed that no event told of.
+const askHeadEvery = 10
 
 // portion is a number of consecutive events of which those of other types were left out.
 type portion struct {
@@ -253,11 +258,16 @@ func (t *tenure) probe(ctx context.Context) error {
 		t.behind = t.behind || t.c.subscriber == nil
 		return nil
 	}
+	if at, known := t.c.cfg.Node.knownHead(); known && now.Before(t.askHead) {
+		t.probeAt = now.Add(t.c.cfg.Probe)
+		t.behind = t.behind || at > t.seen
+		return nil
+	}
 	head, err := t.c.store.Head(ctx)
 	if err != nil {
 		return err
 	}
-	t.probeAt = now.Add(t.c.cfg.Probe)
+	t.probeAt, t.askHead = now.Add(t.c.cfg.Probe), now.Add(askHeadEvery*t.c.cfg.Probe)
 	if head.LogID != t.at.LogID || head.Epoch != t.at.Epoch || head.Position < t.seen {
 		return t.reverify(ctx)
 	}

@@ -46,6 +46,9 @@ func or[T comparable](v, def T) T {
 	return v
 }
 
+// tailRetry is how soon a read of the log that failed is tried again.
+const tailRetry = 500 * time.Millisecond
+
 // Tail is a process's live reading of the log, shared by all its subscribers: one reader keeps the newest events in
 // memory, and a subscriber is no more than a position. An event wakes those whom it concerns and nobody else. One who
 // falls behind what is kept reads pages of the log on its own until it has caught up, in turn with others, so that a slow
@@ -127,7 +130,7 @@ func (t *Tail) Run(ctx context.Context) error {
 		case err != nil && ctx.Err() != nil:
 		case err != nil:
 			t.cfg.Logger.WarnContext(ctx, "the live tail cannot read the log and tries again", "error", err)
-			poll = t.cfg.PollMax
+			poll = min(t.cfg.PollMax, tailRetry)
 		case n > 0:
 			poll = t.cfg.PollMin
 		default:
@@ -160,7 +163,7 @@ func (t *Tail) begin(ctx context.Context) bool {
 	head, err := t.store.Head(ctx)
 	if err != nil {
 		t.cfg.Logger.WarnContext(ctx, "the live tail cannot find the head of the log and tries again", "error", err)
-		t.wait(ctx, t.cfg.PollMax, true)
+		t.wait(ctx, min(t.cfg.PollMax, tailRetry), true)
 		return false
 	}
 	t.mu.Lock()

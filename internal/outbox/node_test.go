@@ -1,0 +1,254 @@
+package outbox_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/outbox"
+)
+
+// process is what a process of a fleet runs: a store, a node, and a consumer for each of some names.
+type process struct {
+	b         *bundle
+	node      *outbox.Node
+	consumers []*outbox.Consumer
+	stop      func() // ends politely
+}
+
+// tick is quick, so that tests of what happens when time has passed take little. Tests of what must happen without waiting
+// say an hour.
+const tick = 800 * time.Millisecond
+
+func (b *bundle) process(cfg outbox.NodeConfig, names ...string) *process {
+	b.t.Helper()
+	if cfg.Logger == nil {
+		cfg.Logger = quiet()
+	}
+	store, err := eventstore.Open(b.ctx, b.pool, b.store.Registry(), eventstore.Config{})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { _ = store.Close(context.Background()) })
+	p := &process{b: &bundle{t: b.t, ctx: b.ctx, pool: b.pool, store: store}, node: outbox.NewNode(b.pool, store, cfg)}
+	stops := []func(){b.run(p.node.Run)}
+	for _, name := range names {
+		sub, _ := sums(name)
+		c := outbox.NewConsumer(b.pool, store, nil, sub, outbox.ConsumerConfig{Node: p.node, Probe: time.Hour, Logger: quiet()})
+		p.consumers = append(p.consumers, c)
+		stops = append(stops, b.run(c.Run))
+	}
+	p.stop = func() {
+		for _, stop := range slices.Backward(stops) {
+			stop()
+		}
+	}
+	return p
+}
+
+// owned are the names that a process works on.
+func (p *process) owned() (names []string) {
+	for _, c := range p.consumers {
+		if s := c.Status(); s.Owner {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+func names(n int) (all []string) {
+	for i := range n {
+		all = append(all, fmt.Sprintf("sums%d_v1", i))
+	}
+	return all
+}
+
+// counts waits until the processes own so many leases each, in whatever order.
+func counts(t *testing.T, b *bundle, want []int, processes ...*process) {
+	t.Helper()
+	until(b.ctx, t, fmt.Sprintf("the leases are shared out as %v", want), func() bool {
+		var got []int
+		for _, p := range processes {
+			got = append(got, len(p.owned()))
+		}
+		slices.Sort(got)
+		return slices.Equal(got, want)
+	})
+}
+
+func TestLeasesSpreadEvenlyAsNodesComeAndGo(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.add(60, 3)
+	all := names(7)
+	cfg := outbox.NodeConfig{TTL: tick}
+	one := b.process(cfg, all...)
+	counts(t, b, []int{7}, one)
+	two := b.process(cfg, all...)
+	counts(t, b, []int{3, 4}, one, two)
+	three := b.process(cfg, all...)
+	counts(t, b, []int{2, 2, 3}, one, two, three)
+	moves := b.count(`select sum(lease_epoch) from checkpoints`)
+	b.add(30, 3)
+	until(b.ctx, t, "all are at the head", func() bool {
+		return b.count(`select count(*) from checkpoints where position = 90`) == 7
+	})
+	// Each node has renewed a few times since, and looked at what the others have: nothing moves any more.
+	seen := b.count(`select (extract(epoch from max(seen_until)) * 1000)::bigint from nodes`)
+	until(b.ctx, t, "four renewals", func() bool {
+		return b.count(`select (extract(epoch from min(seen_until)) * 1000)::bigint from nodes`) > seen+int(tick.Milliseconds())
+	})
+	if now := b.count(`select sum(lease_epoch) from checkpoints`); now != moves {
+		t.Errorf("%d leases went to and fro", now-moves)
+	}
+	two.stop()
+	counts(t, b, []int{3, 4}, one, three)
+	one.stop()
+	counts(t, b, []int{7}, three)
+	for _, name := range all {
+		until(b.ctx, t, "the view is at the head", func() bool {
+			return b.count(`select count(*) from checkpoints where name = $1 and position = 90`, name) == 1
+		})
+		b.checkSums(name, 90)
+	}
+	if n := b.count(`select count(*) from nodes`); n != 1 {
+		t.Errorf("%d nodes are left, and one runs", n)
+	}
+}
+
+// Nothing runs out in this test, and nobody polls: what another process does is known only because it said so.
+func TestAPoliteStopHandsOverAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.add(30, 3)
+	cfg := outbox.NodeConfig{TTL: time.Hour}
+	one := b.process(cfg, "sums0_v1", "sums1_v1")
+	counts(t, b, []int{2}, one)
+	two := b.process(cfg, "sums0_v1", "sums1_v1")
+	until(b.ctx, t, "they know each other and hear", func() bool {
+		a, b := one.node.Status(), two.node.Status()
+		return a.Others == 1 && b.Others == 1 && a.Hears && b.Hears
+	})
+	one.stop()
+	counts(t, b, []int{2}, two)
+}
+
+func TestLeasesOfAKilledProcessAreTakenWhenTheyRunOut(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.add(30, 3)
+	all := names(3)
+	// What a killed process leaves behind: leases of another second, and a node that will be seen for a little less.
+	for i, name := range all {
+		b.exec(`insert into checkpoints (name, lease_owner, lease_epoch, lease_until)
+			values ($1, 'killed', $2, clock_timestamp() + interval '1 second')`, name, i+1)
+	}
+	b.exec(`insert into nodes (id, seen_until, wants) values ('killed', clock_timestamp() + interval '500 ms', $1)`,
+		[]string{all[0] + ":0", all[1] + ":0", all[2] + ":0"})
+	// Renewals are an hour apart, so it is the lease's end that it looks at, not a poll.
+	p := b.process(outbox.NodeConfig{TTL: time.Hour}, all...)
+	counts(t, b, []int{3}, p)
+	if n := b.count(`select count(*) from checkpoints where lease_until < clock_timestamp() + interval '30 minutes'`); n != 0 {
+		t.Errorf("%d leases are not its own", n)
+	}
+}
+
+// A node that wants a lease, has fewer, and does not take it must not leave it without an owner.
+func TestALeaseThatNobodyElseTakesIsTakenWhateverTheShare(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.add(30, 3)
+	// It is alive and says that it wants all, and does nothing.
+	b.exec(`insert into nodes (id, seen_until, wants) values ('idler', clock_timestamp() + interval '1 hour', $1)`,
+		[]string{"sums0_v1:0", "sums1_v1:0", "sums2_v1:0"})
+	p := b.process(outbox.NodeConfig{TTL: tick}, names(3)...)
+	counts(t, b, []int{3}, p)
+}
+
+// During a rolling deploy processes have different views: those that only one has do not count for the other, and are
+// not given back to nobody.
+func TestLeasesThatOnlyOneWantsStayWithIt(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.add(30, 3)
+	cfg := outbox.NodeConfig{TTL: tick}
+	old := b.process(cfg, names(5)...)
+	counts(t, b, []int{5}, old)
+	fresh := b.process(cfg, "other0_v2", "sums0_v1")
+	until(b.ctx, t, "both work, and one is given to the one that has fewer", func() bool {
+		return len(fresh.owned()) == 2 && len(old.owned()) == 4
+	})
+	for _, name := range append(names(5), "other0_v2") {
+		if n := b.count(`select count(*) from checkpoints where name = $1 and lease_until >= clock_timestamp()`, name); n != 1 {
+			t.Errorf("%s has no owner", name)
+		}
+	}
+}
+
+// The row of a node whose lease was taken from it says so at the next renewal, and its owner stops.
+func TestALostLeaseEndsATenure(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.add(30, 3)
+	p := b.process(outbox.NodeConfig{TTL: tick}, "sums0_v1", "sums1_v1")
+	counts(t, b, []int{2}, p)
+	b.exec(`update checkpoints set lease_epoch = lease_epoch + 1, lease_owner = 'thief',
+		lease_until = clock_timestamp() + interval '1 hour' where name = 'sums0_v1'`)
+	until(b.ctx, t, "it notices", func() bool { return slices.Equal(p.owned(), []string{"sums1_v1"}) })
+	b.exec(`update checkpoints set lease_until = '-infinity' where name = 'sums0_v1'`)
+	counts(t, b, []int{2}, p)
+}
+
+// A process that was killed and started anew under the same name, as in development, takes its own leases over at once.
+func TestANodeOfTheSameNameTakesItsLeasesOverAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`insert into checkpoints (name, lease_owner, lease_epoch, lease_until)
+		values ('sums0_v1', 'development', 4, clock_timestamp() + interval '1 hour')`)
+	b.exec(`insert into nodes (id, seen_until, wants) values ('development', clock_timestamp() + interval '1 hour', '{}')`)
+	p := b.process(outbox.NodeConfig{ID: "development", TTL: time.Hour}, "sums0_v1")
+	counts(t, b, []int{1}, p)
+}
+
+func TestPausedAndHaltedCheckpointsAreShownByTheNode(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`insert into checkpoints (name, paused_at, paused_by, position) values ('sums0_v1', clock_timestamp(), 'ada', 0)`)
+	p := b.process(outbox.NodeConfig{TTL: tick}, "sums0_v1")
+	until(b.ctx, t, "it is shown as paused", func() bool { return p.consumers[0].Status().PausedBy == "ada" })
+	b.exec(`update checkpoints set paused_at = null, paused_by = null where name = 'sums0_v1'`)
+	counts(t, b, []int{1}, p)
+}
+
+// The leases of a relay are shared out too, and its state is shown.
+func TestARelayIsHandedOverToo(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.add(20, 2)
+	told := &recorder{changed: make(chan struct{}, 1)}
+	relay := func(p *process, name string) (*outbox.Relay, func()) {
+		r := outbox.NewRelay(p.b.store, recorderOf{told, name}, outbox.RelayConfig{
+			Pool: b.pool, Node: p.node, PollMax: time.Hour, Logger: slog.New(slog.DiscardHandler),
+		})
+		return r, b.run(r.Run)
+	}
+	one, two := b.process(outbox.NodeConfig{TTL: time.Hour}), b.process(outbox.NodeConfig{TTL: time.Hour})
+	until(b.ctx, t, "they know each other and hear", func() bool {
+		a, b := one.node.Status(), two.node.Status()
+		return a.Others == 1 && b.Others == 1 && a.Hears && b.Hears
+	})
+	first, stop := relay(one, "one")
+	told.reach(t, b, 20)
+	until(b.ctx, t, "the first owns it", func() bool { return first.Status().Owner })
+	second, _ := relay(two, "two")
+	until(b.ctx, t, "the second stands by", func() bool { return second.Status().Running && second.Status().Position == 20 })
+	stop()
+	until(b.ctx, t, "the second owns it", func() bool { return second.Status().Owner })
+	one.b.add(10, 2) // in a process that does not relay: the hint wakes the other
+	told.reach(t, b, 30)
+	told.check(t, 1)
+}
