@@ -205,7 +205,10 @@ func TestACutConnectionIsMadeAnewAndLooksAtOnce(t *testing.T) {
 	case <-b.ctx.Done():
 		t.Fatal("nobody looked after the connection came back")
 	}
-	until(b.ctx, t, "it hears again", func() bool { now := b.listeners(); return p.node.Status().Hears && len(now) == 1 && now[0] != before[0] })
+	until(b.ctx, t, "it hears again", func() bool {
+		now := b.listeners()
+		return p.node.Status().Hears && len(now) == 1 && now[0] != before[0]
+	})
 }
 
 // A connection that carries nothing any more, and does not end, is noticed by the hint to itself that does not come back.

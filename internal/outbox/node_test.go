@@ -143,12 +143,12 @@ func TestLeasesOfAKilledProcessAreTakenWhenTheyRunOut(t *testing.T) {
 	b.add(30, 3)
 	all := names(3)
 	// What a killed process leaves behind: leases of another second, and a node that will be seen for a little less.
+	b.exec(`insert into nodes (id, seen_until, wants) values ('killed', clock_timestamp() + interval '500 ms', $1)`,
+		[]string{all[0] + ":0", all[1] + ":0", all[2] + ":0"})
 	for i, name := range all {
 		b.exec(`insert into checkpoints (name, lease_owner, lease_epoch, lease_until)
 			values ($1, 'killed', $2, clock_timestamp() + interval '1 second')`, name, i+1)
 	}
-	b.exec(`insert into nodes (id, seen_until, wants) values ('killed', clock_timestamp() + interval '500 ms', $1)`,
-		[]string{all[0] + ":0", all[1] + ":0", all[2] + ":0"})
 	// Renewals are an hour apart, so it is the lease's end that it looks at, not a poll.
 	p := b.process(outbox.NodeConfig{TTL: time.Hour}, all...)
 	counts(t, b, []int{3}, p)
