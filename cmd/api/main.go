@@ -58,6 +58,8 @@ type commandLine struct {
 	Serve       serveCommand       `cmd:"" help:"Run the server. Refuses to start when the database is not migrated."`
 	Migrate     migrateCommand     `cmd:"" help:"Move the database's schema."`
 	Status      statusCommand      `cmd:"" help:"Say how far everything that follows the log is behind it. Ends with 1 when something needs help."`
+	Doctor      doctorCommand      `cmd:"" help:"Examine the log, the checkpoints and the server, and say what to do. Ends with 1 when somebody has to do something."`
+	Checkpoints checkpointsCommand `cmd:"" help:"Set the checkpoints of policies and relays right."`
 	Projections projectionsCommand `cmd:"" help:"Look at the views' projections and rebuild them."`
 	Parked      parkedCommand      `cmd:"" help:"Look after streams whose events wait since one of them could not be handled."`
 	Outbox      outboxCommand      `cmd:"" help:"Look after outbox messages that could not be delivered."`

@@ -349,5 +349,28 @@ select log_id, epoch, (select coalesce(max(position), 0) from events), (select i
 from log where id = 1`
 )
 
+// The statements of an examination.
+const (
+	sqlExamine = `
+select l.log_id, l.epoch, case when l.system_identifier < 0 then (l.system_identifier + 18446744073709551616)::text
+		else l.system_identifier::text end,
+	l.timeline, pg_is_in_recovery(), coalesce(e.position, 0),
+	coalesce(extract(epoch from e.recorded_at - clock_timestamp()), 0)::float8
+from log l left join lateral (select position, recorded_at from events order by position desc limit 1) e on true
+where l.id = 1`
+
+	// sqlDense counts what is missing among the positions after $1 and up to $2, and among versions of streams there.
+	sqlDense = `
+select $2::bigint - $1::bigint - count(*), coalesce(sum(version - previous - 1), 0)::bigint
+from (
+	select version, lag(version, 1, case when $1::bigint = 0 then 0 else version - 1 end)
+		over (partition by stream order by position) as previous
+	from events where position > $1 and position <= $2
+) e`
+
+	sqlRaises = `
+select epoch, previous_epoch, raised_at, position, reason from epochs order by epoch desc limit 20`
+)
+
 // lockHere makes a lock statement compare the timeline too.
 func lockHere(lock string) string { return strings.Replace(lock, sqlEpoch, sqlHere, 1) }

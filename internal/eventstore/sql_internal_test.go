@@ -23,6 +23,7 @@ func TestEveryStatementFitsTheSchema(t *testing.T) {
 		"readLogShard": sqlReadLogShard,
 		"lockHere":     lockHere(sqlLock), "lockFullHere": lockHere(sqlLockFull),
 		"history": sqlHistory, "historyBlind": sqlHistoryBlind, "historyLock": sqlHistoryLock, "adopt": sqlAdopt, "raise": sqlRaise,
+		"examine": sqlExamine, "dense": sqlDense, "raises": sqlRaises,
 		"checkMark": sqlCheckMark, "checkToken": sqlCheckToken,
 	} {
 		if _, err := conn.Conn().Prepare(t.Context(), name, sql); err != nil {

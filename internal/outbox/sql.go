@@ -93,6 +93,23 @@ update checkpoints set log_id = $4, log_epoch = $5 where name = $1 and shard = $
 	sqlBeginAsync = `begin isolation level read committed; set local synchronous_commit = off`
 )
 
+// The statements of operators on checkpoints.
+const (
+	// sqlJudge says of each checkpoint whether its event is still in the log.
+	sqlJudge = `
+select c.name, c.shard, c.position, c.log_epoch, (select coalesce(max(position), 0) from events) as head,
+	c.position = 0 or coalesce(e.id = c.event_id and c.log_id = l.log_id, false) as matches, coalesce(c.halt_reason, '') as halt_reason
+from checkpoints c cross join log l left join events e on e.position = c.position
+where l.id = 1 order by c.name, c.shard`
+
+	// sqlRewind takes a checkpoint from its owner and moves all its shards: name, position.
+	sqlRewind = `
+update checkpoints c set position = $2::bigint, event_id = (select id from events where position = $2), log_id = l.log_id,
+	log_epoch = l.epoch, lease_epoch = c.lease_epoch + 1, lease_owner = null, lease_until = '-infinity',
+	halted_at = null, halt_reason = null, updated_at = clock_timestamp()
+from log l where l.id = 1 and c.name = $1 and ($2 = 0 or exists (select from events where position = $2))`
+)
+
 // The statements on the outbox table.
 const (
 	// sqlClaim claims messages that are due and hides them from others for a while: limit, seconds. An attempt counts

@@ -18,7 +18,7 @@ func TestStatementsFitTheSchema(t *testing.T) {
 		"sqlInboxFailed": sqlInboxFailed, "sqlInboxColumns": "", "sqlInboxList": sqlInboxList, "sqlInboxShow": sqlInboxShow,
 		"sqlInboxRetry": sqlInboxRetry, "sqlInboxDiscard": sqlInboxDiscard, "sqlInboxForget": sqlInboxForget,
 		"sqlCreate": sqlCreate, "sqlShards": sqlShards, "sqlBacklog": sqlBacklog, "sqlTake": sqlTake, "sqlLook": sqlLook, "sqlReload": sqlReload, "sqlRenew": sqlRenew,
-		"sqlRelease": sqlRelease, "sqlHalt": sqlHalt, "sqlAdvance": sqlAdvance, "sqlStamp": sqlStamp, "sqlAsync": sqlAsync,
+		"sqlRelease": sqlRelease, "sqlHalt": sqlHalt, "sqlAdvance": sqlAdvance, "sqlStamp": sqlStamp, "sqlJudge": sqlJudge, "sqlRewind": sqlRewind, "sqlAsync": sqlAsync,
 		"sqlClaim": sqlClaim, "sqlNextDue": sqlNextDue, "sqlDelivered": sqlDelivered, "sqlFailed": sqlFailed, "sqlReturn": sqlReturn,
 		"sqlListDead": sqlListDead, "sqlRetryDead": sqlRetryDead, "sqlDiscardDead": sqlDiscardDead,
 		"sqlParkedStreams": sqlParkedStreams, "sqlParkedChanges": sqlParkedChanges, "sqlPark": sqlPark,

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -279,4 +281,24 @@ func startServer(t testing.TB, config pgdev.Config) *Server {
 		}
 	})
 	return &Server{Cluster: cluster, t: t}
+}
+
+// Failover is a URL that leads to whichever of the servers takes writes.
+func Failover(t testing.TB, servers ...*Server) string {
+	t.Helper()
+	var hosts, ports []string
+	var address *url.URL
+	for _, s := range servers {
+		var err error
+		if address, err = url.Parse(s.url); err != nil {
+			t.Fatalf("pgtest: %v", err)
+		}
+		hosts, ports = append(hosts, address.Query().Get("host")), append(ports, address.Query().Get("port"))
+	}
+	query := address.Query()
+	query.Set("host", strings.Join(hosts, ","))
+	query.Set("port", strings.Join(ports, ","))
+	query.Set("target_session_attrs", "read-write")
+	address.RawQuery = query.Encode()
+	return address.String()
 }
