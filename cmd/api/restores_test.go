@@ -132,8 +132,11 @@ func TestDoctorFindsWhatIsNotOfThisLog(t *testing.T) {
 		return code, out + stderr
 	}
 	for _, refused := range [][]string{
-		{"relay_nats", "--to", "1"}, {"relay_nats", "--to", "3", "--yes"}, {"relay_nats", "--to", "-1", "--yes"},
-		{"nothing", "--to", "head", "--yes"}, {"cart_v1", "--to", "0", "--yes"},
+		{"relay_nats", "--to", "1"},
+		{"relay_nats", "--to", "3", "--yes"},
+		{"relay_nats", "--to", "-1", "--yes"},
+		{"nothing", "--to", "head", "--yes"},
+		{"cart_v1", "--to", "0", "--yes"},
 	} {
 		if code, said := rewind(refused...); code != exitUsage {
 			t.Errorf("%v: ended with %d and said %s", refused, code, said)
