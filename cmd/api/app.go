@@ -194,6 +194,7 @@ func (a *app) run(ctx context.Context, listener net.Listener) error {
 	for _, w := range a.workers {
 		workers.Go(func() { w.start(beside, a.log) })
 	}
+	workers.Go(func() { a.renewReads(beside) })
 	server := &http.Server{
 		Handler:           a.handler(),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -225,6 +226,20 @@ func (a *app) run(ctx context.Context, listener net.Listener) error {
 		failed = fmt.Errorf("serving: %w", failed)
 	}
 	return errors.Join(failed, cutOff, errors.Join(closing...))
+}
+
+// renewReads makes the connections for reads anew whenever the log has another history: they may lead to the server that
+// was replaced.
+func (a *app) renewReads(ctx context.Context) {
+	for {
+		_, raised := a.store.Epoch()
+		select {
+		case <-raised:
+			a.reads.Reset()
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // stopServing ends streams, waits for requests, and cuts off those that are not done by the deadline. Shutdown itself
