@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -273,6 +274,46 @@ func TestAServerThatIsNoReplicaIsRefused(t *testing.T) {
 	r.primary.Exec(`update log set epoch = epoch + 1`)
 	require.Contains(t, r.used(t, false), "history")
 	require.False(t, r.read(t, "tally-1").replica)
+}
+
+// After a failover the log goes on without the events that the new primary had not received. A standby of the lost primary
+// that has them is of another history, which is noticed before and after the log's epoch was raised.
+func TestAfterAFailoverAStandbyOfTheLostPrimaryIsNotRead(t *testing.T) {
+	t.Parallel()
+	r := replicate(t, nil)
+	lost := r.primary.Standby(nil)
+	r.count(t, "tally-1")
+	r.standby.CatchUp(r.primary)
+	r.standby.Detach()
+	r.count(t, "tally-1")
+	lost.CatchUp(r.primary)
+	require.NoError(t, r.primary.Kill())
+	r.standby.Promote()
+
+	pool := r.standby.Pool()
+	r.reads = queries.NewReads(pool)
+	refused := func(why string) {
+		t.Helper()
+		var stop func()
+		r.replicas, stop = offerAt(t, pool, lost.URL(), queries.ReplicasConfig{MaxLag: time.Hour, Every: often})
+		defer stop()
+		for ctx := deadline(t); !strings.Contains(r.replicas.Status()[0].Reason, "history"); {
+			require.NoError(t, ctx.Err(), "%s: %s", why, r.replicas.Status()[0].Reason)
+		}
+		got := r.read(t, "tally-1")
+		require.False(t, got.replica, why)
+		require.EqualValues(t, 1, got.row.Version, why)
+	}
+	refused("the epoch is that of the lost primary")
+	store, err := eventstore.Open(t.Context(), pool, r.registry, eventstore.Config{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close(context.WithoutCancel(t.Context()))) })
+	_, err = store.Append(deadline(t), eventstore.Request{Stream: "tally-2", Expected: eventstore.Any, Events: []eventstore.Payload{counted{By: 1}}})
+	require.NoError(t, err)
+	var epoch int
+	r.standby.QueryRow(`select epoch from log`, &epoch)
+	require.NotEqual(t, 1, epoch)
+	refused("the epoch was raised")
 }
 
 // What the primary cleans up may be what a reading on the standby still sees; Postgres then gives the reading up.
