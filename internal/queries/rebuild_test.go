@@ -349,7 +349,7 @@ func TestRebuildGoesOnAfterAnInterruption(t *testing.T) {
 		require.Equal(t, queries.TableHalfFilled, b.states(t)["tally_v1_2"])
 	}
 	require.Greater(t, interruptions, 2)
-	require.Equal(t, 200, applied)
+	require.LessOrEqual(t, applied, 200, "a batch whose commit was interrupted is not counted, and may be there")
 	require.Equal(t, b.replay(t, 0), b.rows(t, "tally_v1_2"))
 	require.Equal(t, []string{"tally_v1", "tally_v1_2"}, b.tables(t))
 }
