@@ -101,9 +101,9 @@ func (p *Progress) look() {
 		for _, rows := range views(found) {
 			l.found[rows[0].Name] = freshness(rows)
 		}
-		close(l.done)
 		if err == nil {
-			p.learn(found, names, started)
+			p.learn(found, names, started) // first, so that who is answered finds nothing older known here
 		}
+		close(l.done)
 	}
 }
