@@ -86,21 +86,21 @@ func serve(ctx context.Context, api, databaseURL string) (address string, stop f
 	return address, stop, err
 }
 
-// serveProcess is serve that also says the process's id.
-func serveProcess(ctx context.Context, api, databaseURL string) (address string, process int, stop func(), err error) {
+// serveProcess is serve that also returns the process.
+func serveProcess(ctx context.Context, api, databaseURL string) (address string, process *exec.Cmd, stop func(), err error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", 0, nil, fmt.Errorf("looking for a free port: %w", err)
+		return "", nil, nil, fmt.Errorf("looking for a free port: %w", err)
 	}
 	address = listener.Addr().String()
 	if err := listener.Close(); err != nil {
-		return "", 0, nil, err
+		return "", nil, nil, err
 	}
 	cmd := exec.CommandContext(ctx, api, "serve")
 	cmd.Env = append(os.Environ(), "DATABASE_URL="+databaseURL, "LISTEN_ADDR="+address, "HEADRACE_ENV=production", "AUTH=off")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
-		return "", 0, nil, fmt.Errorf("starting the server: %w", err)
+		return "", nil, nil, fmt.Errorf("starting the server: %w", err)
 	}
 	stop = func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
@@ -108,12 +108,12 @@ func serveProcess(ctx context.Context, api, databaseURL string) (address string,
 	}
 	for range 300 {
 		if ready(ctx, address) {
-			return address, cmd.Process.Pid, stop, nil
+			return address, cmd, stop, nil
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
 	stop()
-	return "", 0, nil, fmt.Errorf("the server at %s did not become ready", address)
+	return "", nil, nil, fmt.Errorf("the server at %s did not become ready", address)
 }
 
 func ready(ctx context.Context, address string) bool {

@@ -23,7 +23,7 @@ import (
 type config struct {
 	Duration time.Duration `default:"3s" help:"How long each run of a case lasts."`
 	Runs     int           `default:"3" help:"How many runs each case has; the median is reported."`
-	Only     string        `help:"Run only the sections whose name contains this: append, command, replay, drain, delivery, rebuild, latency, read, graphql, subscriptions."`
+	Only     string        `help:"Run only the sections whose name contains this: append, command, replay, drain, delivery, rebuild, latency, read, graphql, subscriptions, idle, failover."`
 	Events   int           `default:"200000" help:"How many events the replay reads. The relay drains as many, and ten times as many; a rebuild takes five times as many."`
 	API      string        `help:"The server's binary for the GraphQL section; built when empty." type:"existingfile"`
 }
@@ -70,6 +70,8 @@ func measure(ctx context.Context, cfg config) error {
 		{"read", b.readSection},
 		{"graphql", b.graphqlSection},
 		{"subscriptions", b.subscriptionsSection},
+		{"idle", b.idleSection},
+		{"failover", b.failoverSection},
 	}
 	for _, s := range sections {
 		if !strings.Contains(s.name, cfg.Only) {

@@ -180,7 +180,7 @@ func (b *bench) grown(ctx context.Context, api string, open func(context.Context
 		return 0, err
 	}
 	defer store.Close(ctx)
-	address, process, stop, err := serveProcess(ctx, api, db.url)
+	address, server, stop, err := serveProcess(ctx, api, db.url)
 	if err != nil {
 		return 0, err
 	}
@@ -208,7 +208,7 @@ func (b *bench) grown(ctx context.Context, api string, open func(context.Context
 				}
 			}
 		}
-		now, err := resident(process)
+		now, err := resident(server.Process.Pid)
 		if err != nil {
 			return 0, err
 		}

@@ -171,14 +171,19 @@ func (n *Node) awaitEmpty() {
 // keepAlive renews, on time and whenever there is news.
 func (n *Node) keepAlive(ctx context.Context) {
 	first := true
+	retry := pace{least: min(50*time.Millisecond, n.cfg.TTL/4), most: min(time.Second, n.cfg.TTL/4)}
 	for ctx.Err() == nil {
 		next, err := n.beat(ctx)
-		if err == nil && first {
-			first = false
-			n.tell(ctx, hintLeases) // the others learn at once that they are not alone
-		}
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case err == nil:
+			retry.reset()
+			if first {
+				first = false
+				n.tell(ctx, hintLeases) // the others learn at once that they are not alone
+			}
+		case ctx.Err() == nil:
 			n.cfg.Logger.Warn("renewing the leases failed; it is tried again", "error", err)
+			next = jitter(retry.step())
 		}
 		timer := time.NewTimer(next)
 		select {

@@ -146,8 +146,8 @@ func TestLeasesOfAKilledProcessAreTakenWhenTheyRunOut(t *testing.T) {
 	b.exec(`insert into nodes (id, seen_until, wants) values ('killed', clock_timestamp() + interval '500 ms', $1)`,
 		[]string{all[0] + ":0", all[1] + ":0", all[2] + ":0"})
 	for i, name := range all {
-		b.exec(`insert into checkpoints (name, lease_owner, lease_epoch, lease_until)
-			values ($1, 'killed', $2, clock_timestamp() + interval '1 second')`, name, i+1)
+		b.exec(`insert into checkpoints (name, log_id, lease_owner, lease_epoch, lease_until)
+			select $1, log_id, 'killed', $2, clock_timestamp() + interval '1 second' from log`, name, i+1)
 	}
 	// Renewals are an hour apart, so it is the lease's end that it looks at, not a poll.
 	p := b.process(outbox.NodeConfig{TTL: time.Hour}, all...)
@@ -207,8 +207,8 @@ func TestALostLeaseEndsATenure(t *testing.T) {
 func TestANodeOfTheSameNameTakesItsLeasesOverAtOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.exec(`insert into checkpoints (name, lease_owner, lease_epoch, lease_until)
-		values ('sums0_v1', 'development', 4, clock_timestamp() + interval '1 hour')`)
+	b.exec(`insert into checkpoints (name, log_id, lease_owner, lease_epoch, lease_until)
+		select 'sums0_v1', log_id, 'development', 4, clock_timestamp() + interval '1 hour' from log`)
 	b.exec(`insert into nodes (id, seen_until, wants) values ('development', clock_timestamp() + interval '1 hour', '{}')`)
 	p := b.process(outbox.NodeConfig{ID: "development", TTL: time.Hour}, "sums0_v1")
 	counts(t, b, []int{1}, p)
@@ -217,7 +217,8 @@ func TestANodeOfTheSameNameTakesItsLeasesOverAtOnce(t *testing.T) {
 func TestPausedAndHaltedCheckpointsAreShownByTheNode(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.exec(`insert into checkpoints (name, paused_at, paused_by, position) values ('sums0_v1', clock_timestamp(), 'ada', 0)`)
+	b.exec(`insert into checkpoints (name, log_id, paused_at, paused_by)
+		select 'sums0_v1', log_id, clock_timestamp(), 'ada' from log`)
 	p := b.process(outbox.NodeConfig{TTL: tick}, "sums0_v1")
 	until(b.ctx, t, "it is shown as paused", func() bool { return p.consumers[0].Status().PausedBy == "ada" })
 	b.exec(`update checkpoints set paused_at = null, paused_by = null where name = 'sums0_v1'`)

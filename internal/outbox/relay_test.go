@@ -103,6 +103,27 @@ func TestRelayStartsAtTheHeadAndRetriesForEver(t *testing.T) {
 	r.check(t, r.told[0])
 }
 
+// A relay without a cursor goes on where it stopped when the database was away for a moment, and tells nothing twice.
+func TestRelayWithoutACursorGoesOnWhereItStopped(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	r := &recorder{changed: make(chan struct{}, 1)}
+	relay := outbox.NewRelay(b.store, recorderOf{r, ""}, outbox.RelayConfig{RetryMax: time.Millisecond, Logger: quiet()})
+	b.run(relay.Run)
+	until(b.ctx, t, "the relay has begun", func() bool { return relay.Status().Owner })
+	for range 5 {
+		b.add(20, 2)
+		b.exec(`alter table events rename to events_away`)
+		until(b.ctx, t, "the relay fails", func() bool { return relay.Status().LastError != "" })
+		b.exec(`insert into events_away (position, version, recorded_at, id, stream, type, schema_version, data, metadata)
+			select max(position) + 1, 1, clock_timestamp(), gen_random_uuid(), 'sum-' || max(position), 'test.noise', 1, '{}', '{}' from events_away`)
+		b.exec(`alter table events_away rename to events`)
+		r.reach(t, b, b.head())
+		until(b.ctx, t, "the relay is well", func() bool { return relay.Status().LastError == "" })
+	}
+	r.check(t, 1)
+}
+
 func (r *recorder) count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
