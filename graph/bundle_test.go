@@ -87,7 +87,7 @@ func setupWith(t *testing.T, cfg graph.Config, with parts) *bundle {
 	if with.users != nil {
 		with.users(&users)
 	}
-	orders := commands.NewHandler(store, order.Decider(order.Config{}), commands.Config{})
+	orders := commands.NewHandler(store, order.Decider(), commands.Config{})
 
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var work sync.WaitGroup

@@ -37,6 +37,7 @@ type app struct {
 	// to each message, and a refusal is enough.
 	takeBack  func(ctx context.Context, topic string, m *message.Message, reason error) error
 	receivers []receiver
+	prepare   []func(context.Context) error // before the first request
 	workers   []*worker
 	draining  atomic.Bool
 }
@@ -65,9 +66,10 @@ type receiver struct {
 	handle func(context.Context, *message.Message) error
 }
 
-// reaction is a policy's answer to the events of one type.
+// reaction is a policy's answer to the events of some types.
 type reaction struct {
-	eventType string
+	types     []string
+	from      outbox.From // where it begins when it is new
 	react     func(context.Context, eventstore.Event) error
 	onFailure outbox.OnFailure
 }
@@ -127,12 +129,15 @@ func parkedStreams(now outbox.ParkedStreams) queries.ParkedStreams {
 	return out
 }
 
-// react runs a policy: commands in answer to events, from the beginning of the log.
+// react runs a policy: commands in answer to events.
 func (c consumers) react(name string, to reaction) {
 	consumer := outbox.NewConsumer(c.app.pool, c.app.store, c.broker, outbox.Subscription{
-		Name: name, Types: []string{to.eventType}, React: to.react, OnFailure: to.onFailure,
+		Name: name, Types: to.types, React: to.react, From: to.from, OnFailure: to.onFailure,
 	}, c.config)
 	c.app.work("policy "+name, consumer.Run).watch(consumer.Status)
+	if to.from == outbox.FromNow {
+		c.app.prepare = append(c.app.prepare, consumer.Prepare)
+	}
 }
 
 // watch has the worker's state be what these say, of followers of the log.
@@ -187,7 +192,11 @@ func (a *app) run(ctx context.Context, listener net.Listener) error {
 	beside, stopBeside := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBeside()
 	var workers, receivers sync.WaitGroup
-	if err := a.startReceivers(beside, &receivers); err != nil {
+	err := a.startReceivers(beside, &receivers)
+	for _, prepare := range a.prepare {
+		err = errors.Join(err, prepare(ctx))
+	}
+	if err != nil {
 		a.reads.Close()
 		return errors.Join(err, listener.Close(), a.store.Close(ctx))
 	}

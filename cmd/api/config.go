@@ -33,8 +33,11 @@ type Config struct {
 	Freshness         string        `name:"freshness" env:"FRESHNESS" default:"asked" help:"Whether answers from read models say how fresh they are: asked, or always."`
 	PublishSchema     bool          `name:"publish-schema" env:"PUBLISH_SCHEMA" help:"Serve the GraphQL schema on /schema.graphql in production too."`
 
+	Fulfilment `embed:""`
+
 	Standbys `embed:"" group:"Read replicas:"`
 	Brokers  `embed:"" group:"Between processes:"`
+	Inbox    `embed:"" group:"Between processes:"`
 	Auth     `embed:"" group:"Who is let in:"`
 	Switches `embed:"" group:"Switches:"`
 	Limits   `embed:"" group:"Limits on requests:"`
@@ -86,7 +89,8 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("ALLOWED_ORIGINS (--allowed-origins) holds %q: give origins such as https://shop.example.org", origin)
 		}
 	}
-	return errors.Join(c.Brokers.Validate(), c.Auth.Validate(), c.Limits.Validate(), c.Standbys.Validate(), c.Database.Validate())
+	return errors.Join(c.Brokers.Validate(), c.Inbox.validate(c.shared()), c.Fulfilment.validate(c.Environment, c.shared()),
+		c.Auth.Validate(), c.Limits.Validate(), c.Standbys.Validate(), c.Database.Validate())
 }
 
 // Validate is called by kong when all flags and variables are read. What DATABASE_URL holds is never printed: it may

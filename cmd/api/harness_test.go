@@ -28,7 +28,7 @@ type server struct {
 
 func startServer(t *testing.T, config Config) *server {
 	t.Helper()
-	config.Environment = production
+	config.Environment = or(config.Environment, production)
 	config.Mode = or(config.Mode, authOff)
 	if config.DrainTimeout == 0 {
 		config.DrainTimeout = patience

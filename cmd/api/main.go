@@ -63,6 +63,7 @@ type commandLine struct {
 	Projections projectionsCommand `cmd:"" help:"Look at the views' projections and rebuild them."`
 	Parked      parkedCommand      `cmd:"" help:"Look after streams whose events wait since one of them could not be handled."`
 	Outbox      outboxCommand      `cmd:"" help:"Look after outbox messages that could not be delivered."`
+	Inbox       inboxCommand       `cmd:"" help:"Look after messages from outside."`
 	Postgres    postgresCommand    `cmd:"" help:"Look after the private Postgres of this checkout."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/headrace/headrace/internal/commands"
 	"github.com/headrace/headrace/internal/commands/cart"
 	"github.com/headrace/headrace/internal/commands/checkout"
+	"github.com/headrace/headrace/internal/commands/fulfilment"
 	"github.com/headrace/headrace/internal/commands/order"
 	"github.com/headrace/headrace/internal/commands/user"
 	"github.com/headrace/headrace/internal/contract"
@@ -29,13 +30,14 @@ import (
 	"github.com/headrace/headrace/internal/queries"
 	"github.com/headrace/headrace/internal/queries/activityview"
 	"github.com/headrace/headrace/internal/queries/cartview"
+	"github.com/headrace/headrace/internal/queries/fulfilmentview"
 	"github.com/headrace/headrace/internal/queries/orderview"
 	"github.com/headrace/headrace/internal/queries/userview"
 )
 
 // newRegistry knows every event of every domain.
 func newRegistry() (*eventstore.Registry, error) {
-	return eventstore.NewRegistry(slices.Concat(cart.Events(), order.Events(), user.Events())...)
+	return eventstore.NewRegistry(slices.Concat(cart.Events(), order.Events(), fulfilment.Events(), user.Events())...)
 }
 
 // newProjections are all views.
@@ -44,7 +46,8 @@ func newProjections(registry *eventstore.Registry) ([]queries.Projection, error)
 	orders, err2 := orderview.View().Projection(registry)
 	users, err3 := userview.View().Projection(registry)
 	activity, err4 := activityview.Projection(registry)
-	return []queries.Projection{carts, orders, users, activity}, errors.Join(err1, err2, err3, err4)
+	fulfilments, err5 := fulfilmentview.View().Projection(registry)
+	return []queries.Projection{carts, orders, users, activity, fulfilments}, errors.Join(err1, err2, err3, err4, err5)
 }
 
 // newContract is what other programs are told. A mapping that makes no sense is noticed also where nothing is published.
@@ -76,7 +79,10 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	// Deciding: a handler for each write model.
 	carts := commands.NewHandler(store, cart.Decider(), commands.Config{})
 	users := commands.NewHandler(store, user.Decider(), commands.Config{})
-	orders := commands.NewHandler(store, order.Decider(order.Config{CancelUnpaidAfter: config.CancelUnpaidAfter}), commands.Config{})
+	orders := commands.NewHandler(store, order.Decider(), commands.Config{})
+	fulfilments := commands.NewHandler(store, fulfilment.Decider(fulfilment.Config{
+		PayWithin: config.CancelUnpaidAfter, ShipWithin: config.ShipWithin,
+	}), commands.Config{})
 
 	// Answering: how far the views are, what changed in them, and what happens in the log.
 	progress := queries.NewProgress(pool, store, queries.ProgressConfig{FollowPoll: switchPoll})
@@ -164,55 +170,77 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 			commands.Call{CommandID: "cancel_unpaid:" + m.UUID, Who: identity.System("policy:cancel_unpaid"), CausationID: m.UUID})
 		return unlessRefused(err)
 	}))
+	routes := a.fulfil(consume, registry, messages, orders, fulfilments)
+	if err := a.takeIn(routes); err != nil {
+		connections.Close()
+		return nil, errors.Join(err, store.Close(ctx))
+	}
 	a.work("dispatcher", dispatcher.Run)
 	return a, nil
 }
 
+// inboxTopics are those with whose messages something is done.
+func inboxTopics() []string { return fulfilment.Topics() }
+
 // openBrokers returns what carries the log, the messages, and the public events, which is nil unless they are asked for. All that follow the log trust Postgres, so its carrier may forget what is old; messages are taken out of the
 // database when they are acknowledged, so theirs may not.
 func openBrokers(config *Config, log *slog.Logger) (ofLog, ofMessages, ofPublic pubSub, err error) {
-	open := func(group string, fresh, refuse bool, partitions int32) pubSub {
-		if err != nil {
-			return nil
-		}
-		var broker pubSub
-		if config.Broker == brokerKafka {
-			broker, err = kafka.Open(kafka.Config{
-				Brokers: config.KafkaBrokers, TLS: config.KafkaTLS, CA: config.KafkaCA, User: config.KafkaUser, Password: config.KafkaPassword,
-				Group: group, New: fresh, Partitions: partitions, Logger: log,
-			})
-			return broker
-		}
-		broker, err = natsjs.Open(natsjs.Config{
-			URL: config.NATSURL, Credentials: config.NATSCredentials, Replicas: config.NATSReplicas,
-			Group: group, New: fresh, InFlight: receiversAtWork, Refuse: refuse, Logger: log,
-		})
-		return broker
-	}
 	if !config.shared() {
 		return outbox.NewLocal(outbox.LocalConfig{}), outbox.NewLocal(outbox.LocalConfig{AwaitAck: true}), nil, nil
 	}
-	ofLog, ofMessages = open("", true, false, 1), open(receiverGroup, false, true, 0)
+	ofLog, err1 := config.open(brokerUse{fresh: true, partitions: 1}, log)
+	ofMessages, err2 := config.open(brokerUse{group: receiverGroup, refuse: true}, log)
 	if config.PublicTopic != "" {
-		ofPublic = open("", false, false, 0)
+		ofPublic, err = config.open(brokerUse{}, log)
 	}
-	return ofLog, ofMessages, ofPublic, err
+	return ofLog, ofMessages, ofPublic, errors.Join(err1, err2, err)
 }
 
-// react is what a consumer does with events of payload P, which is all that it is handed. One that it cannot handle waits
-// with those after it in its stream, and holds up no other.
-func react[P eventstore.Payload](
-	registry *eventstore.Registry, f func(context.Context, eventstore.Event, P) error,
-) reaction {
+// brokerUse is what a connection to a broker is for.
+type brokerUse struct {
+	group      string // shares each message among its members; empty: all see all
+	fresh      bool   // begins with what is new
+	refuse     bool   // a full topic refuses what is new, and does not drop what is old
+	foreign    bool   // the topics are those of others
+	partitions int32  // of topics that are made
+}
+
+// open connects to the broker that processes share.
+func (c *Config) open(use brokerUse, log *slog.Logger) (pubSub, error) {
+	if c.Broker == brokerKafka {
+		return kafka.Open(kafka.Config{
+			Brokers: c.KafkaBrokers, TLS: c.KafkaTLS, CA: c.KafkaCA, User: c.KafkaUser, Password: c.KafkaPassword,
+			Group: use.group, New: use.fresh, Partitions: use.partitions, Logger: log,
+		})
+	}
+	return natsjs.Open(natsjs.Config{
+		URL: c.NATSURL, Credentials: c.NATSCredentials, Replicas: c.NATSReplicas,
+		Group: use.group, New: use.fresh, InFlight: receiversAtWork, Refuse: use.refuse, Foreign: use.foreign, Logger: log,
+	})
+}
+
+// react is what a policy does with events of payload P, from the beginning of the log.
+func react[P eventstore.Payload](registry *eventstore.Registry, f func(context.Context, eventstore.Event, P) error) reaction {
 	var zero P
-	return reaction{eventType: zero.EventType(), onFailure: outbox.Park, react: func(ctx context.Context, e eventstore.Event) error {
-		decoded, err := registry.Decode(e)
+	types := []string{zero.EventType()}
+	return reactAll(registry, outbox.FromBeginning, types, func(ctx context.Context, e eventstore.Event, p eventstore.Payload) error {
+		payload, ok := p.(P)
+		if !ok {
+			return fmt.Errorf("event %s at %d decodes to %T", e.Type, e.Position, p)
+		}
+		return f(ctx, e, payload)
+	})
+}
+
+// reactAll is what a policy does with events of some types, in the order of the log. One that it cannot handle waits with those
+// after it in its stream, and holds up no other.
+func reactAll(
+	registry *eventstore.Registry, from outbox.From, types []string, f func(context.Context, eventstore.Event, eventstore.Payload) error,
+) reaction {
+	return reaction{types: types, from: from, onFailure: outbox.Park, react: func(ctx context.Context, e eventstore.Event) error {
+		payload, err := registry.Decode(e)
 		if err != nil {
 			return err
-		}
-		payload, ok := decoded.(P)
-		if !ok {
-			return fmt.Errorf("event %s at %d decodes to %T", e.Type, e.Position, decoded)
 		}
 		return f(ctx, e, payload)
 	}}
@@ -234,6 +262,24 @@ func unlessRefused(err error) error {
 	var refused *commands.Rejection
 	if errors.As(err, &refused) {
 		return nil
+	}
+	return err
+}
+
+// deadIfRefused takes a refusal for the end of a message from outside, for a person to look at. A refusal of one of the codes
+// may pass: what the message is about may be yet to come.
+func deadIfRefused(err error, passing ...string) error {
+	var refused *commands.Rejection
+	var forbidden *commands.ForbiddenError
+	var reused *eventstore.CommandIDReusedError
+	var invalid *eventstore.InvalidRequestError
+	switch {
+	case errors.As(err, &refused):
+		if !slices.Contains(passing, refused.Code) {
+			return outbox.Dead(fmt.Errorf("refused with %s: %w", refused.Code, err))
+		}
+	case errors.As(err, &forbidden), errors.As(err, &reused), errors.As(err, &invalid):
+		return outbox.Dead(err)
 	}
 	return err
 }

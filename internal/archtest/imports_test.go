@@ -34,7 +34,7 @@ var rules = []struct{ who, may []string }{
 	{who: []string{"internal/contract/generate"}, may: []string{"internal/contract", "internal/outbox", "internal/outbox/asyncapi"}},
 	{who: []string{"internal/commands/money"}},
 	{who: []string{"internal/commands/decidertest"}, may: []string{"internal/commands", "internal/eventstore", "internal/identity"}},
-	{who: []string{"internal/commands/checkout"}, may: []string{
+	{who: []string{"internal/commands/checkout", "internal/commands/fulfilment"}, may: []string{
 		"internal/commands", "internal/commands/*", "internal/eventstore", "internal/identity",
 	}},
 	{who: []string{"internal/commands/cart"}, may: []string{ // its check-out names the order

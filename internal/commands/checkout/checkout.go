@@ -8,7 +8,6 @@ import (
 	"github.com/headrace/headrace/internal/commands/cart"
 	"github.com/headrace/headrace/internal/commands/order"
 	"github.com/headrace/headrace/internal/eventstore"
-	"github.com/headrace/headrace/internal/identity"
 )
 
 // Name is the policy's, under which it acts and keeps its place in the log.
@@ -22,14 +21,5 @@ func Place(e eventstore.Event, p cart.CheckedOut) (orderStream string, cmd order
 	for i, item := range p.Items {
 		items[i] = order.Item(item)
 	}
-	call = commands.Call{
-		CommandID:   Name + ":" + e.ID.String(),
-		Who:         identity.System(identity.SystemPrefix + Name),
-		CausationID: e.ID.String(),
-	}
-	// An order must not fail to be placed for want of a note on what the cart's command belonged to.
-	if metadata, err := e.ParseMetadata(); err == nil {
-		call.CorrelationID, call.Trace = metadata.CorrelationID, metadata.Trace
-	}
-	return p.OrderID, order.Place{CartID: e.Stream, OwnerID: p.OwnerID, Items: items, Total: p.Total}, call
+	return p.OrderID, order.Place{CartID: e.Stream, OwnerID: p.OwnerID, Items: items, Total: p.Total}, commands.React(Name, e)
 }

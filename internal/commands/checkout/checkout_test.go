@@ -41,7 +41,7 @@ func TestPlaceIsDerivedFromTheEventAlone(t *testing.T) {
 	if stream != "order-1" || !reflect.DeepEqual(cmd, wantCmd) || !reflect.DeepEqual(call, wantCall) {
 		t.Fatalf("got %s, %+v, %+v", stream, cmd, call)
 	}
-	decidertest.Given(order.Decider(order.Config{})).When(cmd).Then(t, order.Placed(cmd))
+	decidertest.Given(order.Decider()).When(cmd).Then(t, order.Placed(cmd))
 }
 
 func TestPlaceDoesNotNeedTheMetadata(t *testing.T) {

@@ -36,8 +36,10 @@ type Cancel struct {
 	Reason string `json:"reason"`
 }
 
-// CancelUnpaid ends an order that nobody paid in time; it is refused once the order is paid.
-type CancelUnpaid struct{}
+// CancelUnpaid ends an order that was not paid; it is refused once the order is paid.
+type CancelUnpaid struct {
+	Reason string `json:"reason,omitempty"` // ReasonUnpaid unless given
+}
 
 // Refund gives the payment of a cancelled, shipped or delivered order back.
 type Refund struct {

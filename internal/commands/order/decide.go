@@ -1,6 +1,7 @@
 package order
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/headrace/headrace/internal/commands"
@@ -69,14 +70,17 @@ func cancel(s State, c Cancel) ([]Event, error) {
 }
 
 // cancelUnpaid is asked for by a message that comes at least once, whatever became of the order in the meantime.
-func cancelUnpaid(s State) ([]Event, error) {
+func cancelUnpaid(s State, c CancelUnpaid) ([]Event, error) {
+	if err := commands.CheckOptionalText("reason", c.Reason, MaxReasonBytes); err != nil {
+		return nil, err
+	}
 	switch {
 	case s.Reference != "":
 		return nil, refuse(CodeAlreadyPaid, "the order was paid")
 	case s.Status == StatusCancelled:
 		return nil, nil
 	default:
-		return []Event{Cancelled{Reason: ReasonUnpaid}}, nil
+		return []Event{Cancelled{Reason: cmp.Or(c.Reason, ReasonUnpaid)}}, nil
 	}
 }
 

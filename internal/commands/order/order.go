@@ -3,11 +3,9 @@
 package order
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/headrace/headrace/internal/commands"
 	"github.com/headrace/headrace/internal/commands/money"
@@ -17,8 +15,8 @@ import (
 // Category is that of the orders' streams, whose names are the orders' ids.
 const Category = "order"
 
-// TopicCancelUnpaid is the topic of the message that asks, some time after an order was placed, to cancel it if nobody
-// paid. Its payload is an UnpaidMessage.
+// TopicCancelUnpaid is the topic of messages that ask to cancel an order if nobody paid it, whose payload is an
+// UnpaidMessage. Orders sent them once, when no process manager looked after them; what is still on its way is heard.
 const TopicCancelUnpaid = "order.cancel_unpaid"
 
 // Limits of texts.
@@ -46,13 +44,6 @@ const (
 
 // ReasonUnpaid is the reason of an order that was cancelled because nobody paid in time.
 const ReasonUnpaid = "not paid in time"
-
-// Config sets what is decided by the shop and not by the model. The zero value is ready for use.
-type Config struct {
-	// CancelUnpaidAfter is how long after its placing an unpaid order is to be cancelled. Default 30 minutes; negative
-	// asks for no cancelling.
-	CancelUnpaidAfter time.Duration
-}
 
 // UnpaidMessage is the payload of a message on TopicCancelUnpaid.
 type UnpaidMessage struct {
@@ -100,19 +91,13 @@ func Events() []eventstore.Definition {
 }
 
 // Decider is the write model.
-func Decider(cfg Config) commands.Decider[Command, Event, State] {
-	if cfg.CancelUnpaidAfter == 0 {
-		cfg.CancelUnpaidAfter = 30 * time.Minute
-	}
+func Decider() commands.Decider[Command, Event, State] {
 	return commands.Decider[Command, Event, State]{
 		Category: Category,
 		Initial:  func(stream string) State { return State{ID: stream} },
 		May:      may,
 		Decide:   decide,
 		Evolve:   evolve,
-		Effects: func(before State, events []Event) commands.Effects {
-			return effects(cfg, before, events)
-		},
 	}
 }
 
@@ -134,23 +119,6 @@ func evolve(s State, event Event) State {
 	return s
 }
 
-func effects(cfg Config, before State, events []Event) commands.Effects {
-	var out commands.Effects
-	for _, event := range events {
-		if _, ok := event.(Placed); !ok || cfg.CancelUnpaidAfter < 0 {
-			continue
-		}
-		payload, err := json.Marshal(UnpaidMessage{OrderID: before.ID})
-		if err != nil {
-			panic(err) // a struct of one string always encodes
-		}
-		out.Messages = append(out.Messages, eventstore.Message{
-			Topic: TopicCancelUnpaid, Key: before.ID, Payload: payload, Delay: cfg.CancelUnpaidAfter,
-		})
-	}
-	return out
-}
-
 func decide(s State, command Command) ([]Event, error) {
 	if _, begins := command.(Place); !begins && s.Status == "" {
 		return nil, &commands.Rejection{Code: CodeNotFound, Field: "orderId", Message: "there is no order with this id"}
@@ -167,7 +135,7 @@ func decide(s State, command Command) ([]Event, error) {
 	case Cancel:
 		return cancel(s, c)
 	case CancelUnpaid:
-		return cancelUnpaid(s)
+		return cancelUnpaid(s, c)
 	case Refund:
 		return refund(s, c)
 	}

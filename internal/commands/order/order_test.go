@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
@@ -12,13 +11,12 @@ import (
 	"github.com/headrace/headrace/internal/commands/decidertest"
 	"github.com/headrace/headrace/internal/commands/money"
 	"github.com/headrace/headrace/internal/commands/order"
-	"github.com/headrace/headrace/internal/eventstore"
 )
 
 type scenario = decidertest.Scenario[order.Command, order.Event, order.State]
 
 func given(events ...order.Event) scenario {
-	return decidertest.Given(order.Decider(order.Config{}), events...)
+	return decidertest.Given(order.Decider(), events...)
 }
 
 func eur(amount int64) money.Money { return money.Money{Amount: amount, Currency: "EUR"} }
@@ -180,26 +178,10 @@ func TestTextsAreLimited(t *testing.T) {
 	given(placed()).When(order.Pay{}).ThenRejected(t, commands.CodeRequired)
 }
 
-func TestPlacingAsksToCancelWhenUnpaid(t *testing.T) {
+func TestCancellingAnUnpaidOrderMayHaveAReason(t *testing.T) {
 	t.Parallel()
-	messages := given().When(order.Place(placed())).Effects(t).Messages
-	if len(messages) != 1 || messages[0].Topic != order.TopicCancelUnpaid || messages[0].Delay != 30*time.Minute ||
-		string(messages[0].Payload) != `{"orderId":"`+decidertest.Stream(order.Category)+`"}` {
-		t.Fatalf("got %+v", messages)
-	}
-	if messages := given(placed()).When(order.Pay{Reference: "r"}).Effects(t).Messages; messages != nil {
-		t.Fatalf("paying sends %+v", messages)
-	}
-	with := func(after time.Duration) []eventstore.Message {
-		decider := order.Decider(order.Config{CancelUnpaidAfter: after})
-		return decidertest.Given(decider).When(order.Place(placed())).Effects(t).Messages
-	}
-	if messages := with(time.Hour); len(messages) != 1 || messages[0].Delay != time.Hour {
-		t.Fatalf("got %+v", messages)
-	}
-	if messages := with(-1); messages != nil {
-		t.Fatalf("got %+v, want none", messages)
-	}
+	given(placed()).When(order.CancelUnpaid{Reason: "no funds"}).Then(t, order.Cancelled{Reason: "no funds"})
+	given(placed()).When(order.CancelUnpaid{Reason: strings.Repeat("x", 501)}).ThenRejected(t, commands.CodeTooLong)
 }
 
 func TestForCartIsTheSameForEver(t *testing.T) {
@@ -212,7 +194,7 @@ func TestForCartIsTheSameForEver(t *testing.T) {
 
 func TestDeciderIsPure(t *testing.T) {
 	t.Parallel()
-	decidertest.CheckPure(t, order.Decider(order.Config{}), rapid.SampledFrom([]order.Command{
+	decidertest.CheckPure(t, order.Decider(), rapid.SampledFrom([]order.Command{
 		order.Place(placed()), order.Place(placed()),
 		order.Pay{Reference: "ref-1"},
 		order.Pay{Reference: "ref-2"},
