@@ -75,7 +75,8 @@ func TestObjectsAreReachedByGuardedFieldsOnly(t *testing.T) {
 	}
 	for name, object := range schema.Types {
 		for _, field := range object.Fields {
-			if object.Kind == ast.Object && nodes[field.Type.Name()] && !guarded(name) {
+			asks := name == "Order" && field.Name == "fulfilment"
+			if object.Kind == ast.Object && nodes[field.Type.Name()] && !guarded(name) && !asks {
 				t.Errorf("%s.%s leads to a %s: let its resolver ask visible, and name it here", name, field.Name, field.Type.Name())
 			}
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/headrace/headrace/internal/commands"
 	"github.com/headrace/headrace/internal/commands/cart"
 	"github.com/headrace/headrace/internal/commands/checkout"
+	"github.com/headrace/headrace/internal/commands/fulfilment"
 	"github.com/headrace/headrace/internal/commands/order"
 	"github.com/headrace/headrace/internal/commands/user"
 	"github.com/headrace/headrace/internal/eventstore"
@@ -27,6 +28,7 @@ import (
 	"github.com/headrace/headrace/internal/queries"
 	"github.com/headrace/headrace/internal/queries/activityview"
 	"github.com/headrace/headrace/internal/queries/cartview"
+	"github.com/headrace/headrace/internal/queries/fulfilmentview"
 	"github.com/headrace/headrace/internal/queries/orderview"
 	"github.com/headrace/headrace/internal/queries/userview"
 )
@@ -67,13 +69,13 @@ func setupWith(t *testing.T, cfg graph.Config, with parts) *bundle {
 	if cfg.Login == nil {
 		cfg.Login = auth.Off
 	}
-	registry, err := eventstore.NewRegistry(slices.Concat(cart.Events(), order.Events(), user.Events())...)
+	registry, err := eventstore.NewRegistry(slices.Concat(cart.Events(), order.Events(), fulfilment.Events(), user.Events())...)
 	must(t, err)
 	store, err := eventstore.Open(ctx, pool, registry, with.store)
 	must(t, err)
 	var views []queries.Projection
 	for _, make := range []func(*eventstore.Registry) (queries.Projection, error){
-		cartview.View().Projection, orderview.View().Projection, userview.View().Projection, activityview.Projection,
+		cartview.View().Projection, orderview.View().Projection, userview.View().Projection, activityview.Projection, fulfilmentview.View().Projection,
 	} {
 		view, err := make(registry)
 		must(t, err)
@@ -137,6 +139,7 @@ func setupWith(t *testing.T, cfg graph.Config, with parts) *bundle {
 		Carts:         cartview.NewReader(queries.NewReads(pool), queries.PageConfig{}),
 		Orders:        orderview.NewReader(queries.NewReads(pool), queries.PageConfig{}),
 		Users:         userview.NewReader(queries.NewReads(pool), queries.PageConfig{}),
+		Fulfilments:   fulfilmentview.NewReader(queries.NewReads(pool)),
 		Activities:    activityview.NewReader(queries.NewReads(pool), queries.PageConfig{}),
 	}, cfg)
 	must(t, err)

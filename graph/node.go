@@ -60,6 +60,8 @@ func (r queryRoot) nodesOf(
 		return nodes(ctx, r.root, kind, r.Resolver.Carts.GetMany, ids, within, onTimeout)
 	case orderView:
 		return nodes(ctx, r.root, kind, r.Resolver.Orders.GetMany, ids, within, onTimeout)
+	case fulfilmentView:
+		return nodes(ctx, r.root, kind, r.Fulfilments.GetMany, ids, within, onTimeout)
 	case userView:
 		return nodes(ctx, r.root, kind, r.Resolver.Users.GetMany, ids, within, onTimeout)
 	case activityView:

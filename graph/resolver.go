@@ -14,16 +14,18 @@ import (
 	"github.com/headrace/headrace/internal/queries"
 	"github.com/headrace/headrace/internal/queries/activityview"
 	"github.com/headrace/headrace/internal/queries/cartview"
+	"github.com/headrace/headrace/internal/queries/fulfilmentview"
 	"github.com/headrace/headrace/internal/queries/orderview"
 	"github.com/headrace/headrace/internal/queries/userview"
 )
 
 // The stable names of the views that resolvers read.
 const (
-	cartView     = "cart"
-	orderView    = "order"
-	userView     = "user"
-	activityView = "activity"
+	cartView       = "cart"
+	orderView      = "order"
+	userView       = "user"
+	fulfilmentView = "fulfilment"
+	activityView   = "activity"
 )
 
 // Resolver holds what the answers come from. All fields but Replicas are needed. It is safe for concurrent use, as they are.
@@ -38,10 +40,11 @@ type Resolver struct {
 	OrderCommands *commands.Handler[order.Command, order.Event, order.State]
 	UserCommands  *commands.Handler[user.Command, user.Event, user.State]
 
-	Carts      *cartview.Reader
-	Orders     *orderview.Reader
-	Users      *userview.Reader
-	Activities *activityview.Reader
+	Carts       *cartview.Reader
+	Orders      *orderview.Reader
+	Users       *userview.Reader
+	Fulfilments *fulfilmentview.Reader
+	Activities  *activityview.Reader
 }
 
 // root is the resolver with what is worked out once.
@@ -56,9 +59,10 @@ type root struct {
 	histories   map[string]history              // by the name that begins the ids
 	streams     map[string]func(row any) string // by view, where a row is what came of one stream
 
-	carts  object[cartview.Cart]
-	orders object[orderview.Order]
-	users  object[userview.User]
+	carts       object[cartview.Cart]
+	orders      object[orderview.Order]
+	users       object[userview.User]
+	fulfilments object[fulfilmentview.Fulfilment]
 }
 
 type (
@@ -77,6 +81,7 @@ func newRoot(r *Resolver, cfg Config) *root {
 	root.carts = newObject(root, cartview.View(), r.Carts.Get)
 	root.orders = newObject(root, orderview.View(), r.Orders.Get)
 	root.users = newObject(root, userview.View(), r.Users.Get)
+	root.fulfilments = newObject(root, fulfilmentview.View(), r.Fulfilments.Get)
 	return root
 }
 

@@ -5,6 +5,7 @@ import (
 	"github.com/headrace/headrace/internal/identity"
 	"github.com/headrace/headrace/internal/queries/activityview"
 	"github.com/headrace/headrace/internal/queries/cartview"
+	"github.com/headrace/headrace/internal/queries/fulfilmentview"
 	"github.com/headrace/headrace/internal/queries/orderview"
 	"github.com/headrace/headrace/internal/queries/userview"
 )
@@ -40,6 +41,8 @@ func newRules() rules {
 			"Subscription.orderChanged":  signedIn,
 			"Subscription.ordersChanged": signedIn,
 
+			"Query.fulfilment": byObject,
+
 			"Query.user":               byObject,
 			"Query.users":              signedIn,
 			"Mutation.registerUser":    byDecider,
@@ -59,10 +62,11 @@ func newRules() rules {
 			"Query.deliveries": staffOnly,
 		},
 		objects: map[string]objectRule{
-			cartView:     byAccess(cartview.Access()),
-			orderView:    byAccess(orderview.Access()),
-			userView:     byAccess(userview.Access()),
-			activityView: byAccess(activityview.Access()),
+			cartView:       byAccess(cartview.Access()),
+			orderView:      byAccess(orderview.Access()),
+			userView:       byAccess(userview.Access()),
+			fulfilmentView: byAccess(fulfilmentview.Access()),
+			activityView:   byAccess(activityview.Access()),
 			// The raw log shows everything of everybody, metadata included.
 			eventKind: {see: func(who identity.Identity, object any) bool {
 				_, ok := object.(*model.Event)

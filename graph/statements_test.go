@@ -113,7 +113,10 @@ func listCases(cart string) map[string][]listCase {
 			{page("carts", wholeCart, "totalCount"), []any{"carts", "nodes"}, 2},
 			{page("carts", wholeCart, ""), []any{"carts", "nodes"}, 1}, // the total is counted only when asked for
 		},
-		"Query.orders":   {{page("orders", wholeOrder, "totalCount"), []any{"orders", "nodes"}, 2}},
+		"Query.orders": {
+			{page("orders", wholeOrder, "totalCount"), []any{"orders", "nodes"}, 2},
+			{page("orders", wholeOrder+" fulfilment { status steps { name } }", ""), []any{"orders", "nodes"}, 2},
+		},
 		"Query.users":    {{page("users", "id email name status version position registeredAt updatedAt", "totalCount"), []any{"users", "nodes"}, 2}},
 		"Query.activity": {{page("activity", "id position userId stream type summary actor recordedAt", "totalCount"), []any{"activity", "nodes"}, 2}},
 		"Query.events":   {{page("events", wholeEvent, "head"), []any{"events", "nodes"}, 2}}, // the head, and the page
@@ -128,7 +131,7 @@ func listCases(cart string) map[string][]listCase {
 }
 
 // inMemory are the lists of objects that come with the object that has them.
-var inMemory = []string{"Cart.items", "Order.items", "DryRun.events", "DryRun.messages"}
+var inMemory = []string{"Cart.items", "Order.items", "Fulfilment.steps", "DryRun.events", "DryRun.messages"}
 
 func TestEveryListIsCounted(t *testing.T) {
 	t.Parallel()

@@ -23,20 +23,20 @@ import (
 	"github.com/headrace/headrace/internal/pgtest"
 )
 
-// shop is a server and what its tests of orders ask for.
-type shop struct {
+// store is a server and what its tests of orders ask for.
+type store struct {
 	*server
 	pool *pgxpool.Pool
 }
 
-func openShop(t *testing.T, config Config) shop {
+func openStore(t *testing.T, config Config) store {
 	t.Helper()
 	s := startServer(t, config)
-	return shop{s, s.app.pool}
+	return store{s, s.app.pool}
 }
 
 // place returns the id of an order of 250 EUR.
-func (s shop) place(t *testing.T) string {
+func (s store) place(t *testing.T) string {
 	t.Helper()
 	cart := s.open(t)
 	s.add(t, cart, 1)
@@ -46,7 +46,7 @@ func (s shop) place(t *testing.T) string {
 }
 
 // comesTo waits for the states of an order and of its process.
-func (s shop) comesTo(t *testing.T, order, status, process string) {
+func (s store) comesTo(t *testing.T, order, status, process string) {
 	t.Helper()
 	var got [2]string
 	until(t, fmt.Sprintf("%s to be %s and %s", order, status, process), func() bool {
@@ -57,7 +57,7 @@ func (s shop) comesTo(t *testing.T, order, status, process string) {
 }
 
 // says puts an answer of the outside into the inbox.
-func (s shop) says(t *testing.T, topic, id string, answer fulfilment.Answer) {
+func (s store) says(t *testing.T, topic, id string, answer fulfilment.Answer) {
 	t.Helper()
 	content, err := json.Marshal(answer)
 	if err != nil {
@@ -69,7 +69,7 @@ func (s shop) says(t *testing.T, topic, id string, answer fulfilment.Answer) {
 }
 
 // becomes waits for the state of a message in the inbox.
-func (s shop) becomes(t *testing.T, topic, id, state string) (r outbox.Received) {
+func (s store) becomes(t *testing.T, topic, id, state string) (r outbox.Received) {
 	t.Helper()
 	until(t, id+" to be "+state, func() bool {
 		var err error
@@ -80,7 +80,7 @@ func (s shop) becomes(t *testing.T, topic, id, state string) (r outbox.Received)
 }
 
 // happened are the types of the events of a process.
-func (s shop) happened(t *testing.T, order string) []string {
+func (s store) happened(t *testing.T, order string) []string {
 	t.Helper()
 	rows, err := s.pool.Query(t.Context(), `select split_part(type, '.', 2) from events where stream = $1 order by version`, fulfilment.ForOrder(order))
 	if err != nil {
@@ -93,7 +93,7 @@ func (s shop) happened(t *testing.T, order string) []string {
 	return types
 }
 
-func (s shop) count(t *testing.T, sql string, args ...any) (n int) {
+func (s store) count(t *testing.T, sql string, args ...any) (n int) {
 	t.Helper()
 	if err := s.pool.QueryRow(t.Context(), sql, args...).Scan(&n); err != nil {
 		t.Fatal(err)
@@ -108,7 +108,7 @@ func payment(order, reference string) fulfilment.Answer {
 // Duplicates and late words included.
 func TestAnOrderIsPaidAndShipped(t *testing.T) {
 	t.Parallel()
-	s := openShop(t, Config{})
+	s := openStore(t, Config{})
 	order := s.place(t)
 	s.says(t, fulfilment.TopicPaymentCaptured, "m-1", payment(order, "p-1"))
 	s.comesTo(t, order, "PAID", "AWAITING_SHIPMENT")
@@ -132,6 +132,33 @@ func TestAnOrderIsPaidAndShipped(t *testing.T) {
 	if n := s.count(t, `select count(*) from events where type = 'order.paid'`); n != 1 {
 		t.Fatalf("paid %d times", n)
 	}
+	var asked struct {
+		Order *struct {
+			Fulfilment *struct {
+				ID, OrderID, Status, PaymentReference, TrackingCode string
+				PayBy, ShipBy                                       *string
+				Steps                                               []struct{ Name, Note string }
+			}
+		}
+		Fulfilment *struct{ Status string }
+		Node       *struct{ Version int }
+		Then       *struct{ Status, PayBy string }
+	}
+	s.ask(t, `query($order: ID!, $id: ID!) {
+		order(id: $order) { fulfilment { id orderId status paymentReference trackingCode payBy shipBy steps { name note } } }
+		fulfilment(id: $id) { status }
+		node(id: $id) { ... on Fulfilment { version } }
+		then: fulfilment(id: $id, asOf: {version: 2}) { status payBy }
+	}`, map[string]any{"order": order, "id": fulfilment.ForOrder(order)}, &asked)
+	f := asked.Order.Fulfilment
+	if f == nil || f.ID != fulfilment.ForOrder(order) || f.OrderID != order || f.Status != "COMPLETED" || f.PaymentReference != "p-1" ||
+		f.TrackingCode != "T-1" || f.PayBy != nil || f.ShipBy != nil || len(f.Steps) != 6 || f.Steps[2].Name != "payment_captured" || f.Steps[2].Note != "p-1" {
+		t.Fatalf("got %+v", f)
+	}
+	if asked.Fulfilment == nil || asked.Fulfilment.Status != f.Status || asked.Node == nil || asked.Node.Version != 6 ||
+		asked.Then == nil || asked.Then.Status != "AWAITING_PAYMENT" || asked.Then.PayBy == "" {
+		t.Fatalf("got %+v, %+v, %+v", asked.Fulfilment, asked.Node, asked.Then)
+	}
 	// The events say who it was.
 	if n := s.count(t, `select count(*) from events where type = 'fulfilment.payment_captured'
 		and metadata->>'actor' = 'inbox:payments.captured' and metadata->>'commandId' = 'm-1' and metadata->'roles' is null`); n != 1 {
@@ -141,7 +168,7 @@ func TestAnOrderIsPaidAndShipped(t *testing.T) {
 
 func TestThePayOrderMutationMovesTheProcess(t *testing.T) {
 	t.Parallel()
-	s := openShop(t, Config{})
+	s := openStore(t, Config{})
 	order := s.place(t)
 	var paid struct{ PayOrder payload }
 	s.ask(t, `mutation($id: ID!) { payOrder(input: {orderId: $id, reference: "r-1"}) { order { status } userErrors { code } } }`,
@@ -158,7 +185,7 @@ func TestThePayOrderMutationMovesTheProcess(t *testing.T) {
 
 func TestAPaymentThatTimesOutOrIsRefusedCancelsTheOrder(t *testing.T) {
 	t.Parallel()
-	s := openShop(t, Config{})
+	s := openStore(t, Config{})
 	refused := s.place(t)
 	s.says(t, fulfilment.TopicPaymentRefused, "m-1", fulfilment.Answer{OrderID: refused, Reason: "no funds"})
 	s.comesTo(t, refused, "CANCELLED", "CANCELLED")
@@ -181,7 +208,7 @@ func TestAPaymentThatTimesOutOrIsRefusedCancelsTheOrder(t *testing.T) {
 	s.comesTo(t, unpaid, "CANCELLED", "CANCELLED")
 }
 
-func (s shop) exec(t *testing.T, sql string, args ...any) {
+func (s store) exec(t *testing.T, sql string, args ...any) {
 	t.Helper()
 	if _, err := s.pool.Exec(t.Context(), sql, args...); err != nil {
 		t.Fatal(err)
@@ -190,7 +217,7 @@ func (s shop) exec(t *testing.T, sql string, args ...any) {
 
 func TestAShipmentThatFailsIsCompensated(t *testing.T) {
 	t.Parallel()
-	s := openShop(t, Config{})
+	s := openStore(t, Config{})
 	failed, late := s.place(t), s.place(t)
 	for i, order := range []string{failed, late} {
 		s.says(t, fulfilment.TopicPaymentCaptured, fmt.Sprint("paid-", i), payment(order, fmt.Sprint("p-", i)))
@@ -219,7 +246,7 @@ func TestAShipmentThatFailsIsCompensated(t *testing.T) {
 
 func TestWhatThePaymentProviderGetsWrongIsADeadLetter(t *testing.T) {
 	t.Parallel()
-	s := openShop(t, Config{})
+	s := openStore(t, Config{})
 	order := s.place(t)
 	wrong := payment(order, "p-1")
 	wrong.Amount.Amount = 249
@@ -268,7 +295,7 @@ func TestTheProcessSurvivesKills(t *testing.T) {
 		until(t, "the outside to publish", func() bool { return provider.Publish(topic, message.NewMessage(uuid.NewString(), content)) == nil })
 	}
 	first := startProgram(t, database, environment...)
-	s := shop{&server{url: first.url}, pool}
+	s := store{&server{url: first.url}, pool}
 	var orders []string
 	for i := range 5 {
 		orders = append(orders, s.place(t))
@@ -299,7 +326,7 @@ func TestTheProcessSurvivesKills(t *testing.T) {
 // A rebuild replays the log into tables, and no policy runs again.
 func TestARebuildOfEveryViewIssuesNoCommand(t *testing.T) {
 	t.Parallel()
-	s := openShop(t, Config{})
+	s := openStore(t, Config{})
 	order := s.place(t)
 	s.says(t, fulfilment.TopicPaymentCaptured, "m-1", payment(order, "p-1"))
 	s.comesTo(t, order, "PAID", "AWAITING_SHIPMENT")
@@ -341,7 +368,7 @@ func TestTheOutsideIsSimulatedInDevelopment(t *testing.T) {
 	if c.simulate() != at {
 		t.Error("it is not simulated")
 	}
-	one := openShop(t, c)
+	one := openStore(t, c)
 	cart := one.open(t)
 	one.add(t, cart, 1)
 	one.comesTo(t, one.checkOut(t, cart).OrderID, "SHIPPED", "COMPLETED")
@@ -349,7 +376,7 @@ func TestTheOutsideIsSimulatedInDevelopment(t *testing.T) {
 
 func TestTheInboxFromTheCommandLine(t *testing.T) {
 	t.Parallel()
-	s := openShop(t, Config{})
+	s := openStore(t, Config{})
 	order := s.place(t)
 	url := pgtest.URL(t)
 	api := func(want int, args ...string) string {

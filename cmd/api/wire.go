@@ -106,10 +106,11 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	outside, err := graph.NewHandler(&graph.Resolver{
 		Store: store, Progress: progress, Feed: feed, Tail: tail, Replicas: replicas,
 		CartCommands: carts, OrderCommands: orders, UserCommands: users,
-		Carts:      cartview.NewReader(reads, page),
-		Orders:     orderview.NewReader(reads, page),
-		Users:      userview.NewReader(reads, page),
-		Activities: activityview.NewReader(reads, page),
+		Carts:       cartview.NewReader(reads, page),
+		Orders:      orderview.NewReader(reads, page),
+		Users:       userview.NewReader(reads, page),
+		Fulfilments: fulfilmentview.NewReader(reads),
+		Activities:  activityview.NewReader(reads, page),
 	}, outer)
 	if err != nil {
 		connections.Close()

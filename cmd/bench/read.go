@@ -307,13 +307,17 @@ func (r *reading) graphql(rows source) func() (http.Handler, error) {
 // rowsRoot resolves lists of carts, and nothing else.
 type rowsRoot struct {
 	generated.ResolverRoot
+	rows source
+}
+
+func (r *rowsRoot) Query() generated.QueryResolver { return &rowsQuery{rows: r.rows} }
+
+type rowsQuery struct {
 	generated.QueryResolver
 	rows source
 }
 
-func (r *rowsRoot) Query() generated.QueryResolver { return r }
-
-func (r *rowsRoot) Carts(
+func (r *rowsQuery) Carts(
 	ctx context.Context, _ *cartview.Filter, _ cartview.OrderBy, _ *int, _ *string, _ *int, _ *string,
 	_ *eventstore.Token, _ *time.Duration, _ *model.OnTimeout,
 ) (*model.CartConnection, error) {

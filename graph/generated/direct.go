@@ -12,6 +12,7 @@ import (
 	"github.com/headrace/headrace/internal/queries"
 	"github.com/headrace/headrace/internal/queries/activityview"
 	"github.com/headrace/headrace/internal/queries/cartview"
+	"github.com/headrace/headrace/internal/queries/fulfilmentview"
 	"github.com/headrace/headrace/internal/queries/orderview"
 	"github.com/headrace/headrace/internal/queries/userview"
 	"github.com/vektah/gqlparser/v2/ast"
@@ -200,6 +201,35 @@ var directTypes = direct.Types{
 			"causationId":   {Index: 5},
 		},
 	},
+	"Fulfilment": {
+		Satisfies: fulfilmentImplementors,
+		Fields: map[string]direct.Field{
+			"id":               {Index: 0},
+			"orderId":          {Index: 1},
+			"ownerId":          {Index: 2},
+			"status":           {Index: 3},
+			"payBy":            {Index: 4},
+			"shipBy":           {Index: 5},
+			"paymentReference": {Index: 6},
+			"trackingCode":     {Index: 7},
+			"reason":           {Index: 8},
+			"steps":            {Index: 9, Type: "FulfilmentStep"},
+			"version":          {Index: 10},
+			"position":         {Index: 11},
+			"startedAt":        {Index: 12},
+			"updatedAt":        {Index: 13},
+			"degraded":         {Index: 14},
+			"degradation":      {Index: 15, Type: "Degradation"},
+		},
+	},
+	"FulfilmentStep": {
+		Satisfies: fulfilmentStepImplementors,
+		Fields: map[string]direct.Field{
+			"name": {Index: 0},
+			"at":   {Index: 1},
+			"note": {Index: 2},
+		},
+	},
 	"HistoryConnection": {
 		Satisfies: historyConnectionImplementors,
 		Fields: map[string]direct.Field{
@@ -238,40 +268,17 @@ var directTypes = direct.Types{
 			"currency": {Index: 1},
 		},
 	},
-	"Order": {
-		Satisfies: orderImplementors,
-		Fields: map[string]direct.Field{
-			"id":               {Index: 0},
-			"cartId":           {Index: 1},
-			"ownerId":          {Index: 2},
-			"status":           {Index: 3},
-			"currency":         {Index: 4},
-			"items":            {Index: 5, Type: "OrderItem"},
-			"total":            {Index: 6, Type: "Money"},
-			"paymentReference": {Index: 7},
-			"trackingCode":     {Index: 8},
-			"reason":           {Index: 9},
-			"version":          {Index: 10},
-			"position":         {Index: 11},
-			"placedAt":         {Index: 12},
-			"updatedAt":        {Index: 13},
-			"degraded":         {Index: 14},
-			"degradation":      {Index: 15, Type: "Degradation"},
-		},
-	},
 	"OrderConnection": {
 		Satisfies: orderConnectionImplementors,
 		Fields: map[string]direct.Field{
 			"edges":    {Index: 0, Type: "OrderEdge"},
-			"nodes":    {Index: 1, Type: "Order"},
-			"pageInfo": {Index: 2, Type: "PageInfo"},
+			"pageInfo": {Index: 1, Type: "PageInfo"},
 		},
 	},
 	"OrderEdge": {
 		Satisfies: orderEdgeImplementors,
 		Fields: map[string]direct.Field{
-			"node":   {Index: 0, Type: "Order"},
-			"cursor": {Index: 1},
+			"cursor": {Index: 0},
 		},
 	},
 	"OrderItem": {
@@ -296,10 +303,9 @@ var directTypes = direct.Types{
 		Satisfies: ordersChangeImplementors,
 		Fields: map[string]direct.Field{
 			"kind":      {Index: 0},
-			"orders":    {Index: 1, Type: "Order"},
-			"removed":   {Index: 2},
-			"unchanged": {Index: 3},
-			"position":  {Index: 4},
+			"removed":   {Index: 1},
+			"unchanged": {Index: 2},
+			"position":  {Index: 3},
 		},
 	},
 	"PageInfo": {
@@ -944,6 +950,99 @@ func directEventMetadata(e *direct.Encoder, p *direct.Plan, obj *model.EventMeta
 	e.Text(p.End)
 }
 
+func directFulfilment(e *direct.Encoder, p *direct.Plan, obj *fulfilmentview.Fulfilment) {
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		e.Text(s.Key)
+		switch s.Field {
+		case 0: // id
+			e.String(obj.ID)
+		case 1: // orderId
+			v := obj.OrderID()
+			e.String(v)
+		case 2: // ownerId
+			e.String(obj.OwnerID)
+		case 3: // status
+			e.String(string(obj.Status))
+		case 4: // payBy
+			if obj.PayBy == nil {
+				e.Null()
+			} else {
+				e.Bytes = model.AppendTime(e.Bytes, *obj.PayBy)
+			}
+		case 5: // shipBy
+			if obj.ShipBy == nil {
+				e.Null()
+			} else {
+				e.Bytes = model.AppendTime(e.Bytes, *obj.ShipBy)
+			}
+		case 6: // paymentReference
+			if obj.PaymentReference == nil {
+				e.Null()
+			} else {
+				e.String(*obj.PaymentReference)
+			}
+		case 7: // trackingCode
+			if obj.TrackingCode == nil {
+				e.Null()
+			} else {
+				e.String(*obj.TrackingCode)
+			}
+		case 8: // reason
+			if obj.Reason == nil {
+				e.Null()
+			} else {
+				e.String(*obj.Reason)
+			}
+		case 9: // steps
+			e.Text("[")
+			for i := range obj.Steps {
+				e.Comma(i)
+				directFulfilmentStep(e, s.Plan, &obj.Steps[i])
+			}
+			e.Text("]")
+		case 10: // version
+			e.Int64(obj.Version)
+		case 11: // position
+			e.Bytes = model.AppendPosition(e.Bytes, obj.Position)
+		case 12: // startedAt
+			e.Bytes = model.AppendTime(e.Bytes, obj.StartedAt)
+		case 13: // updatedAt
+			e.Bytes = model.AppendTime(e.Bytes, obj.UpdatedAt)
+		case 14: // degraded
+			v := obj.Degraded()
+			e.Boolean(v)
+		case 15: // degradation
+			if obj.Degradation == nil {
+				e.Null()
+			} else {
+				directDegradation(e, s.Plan, obj.Degradation)
+			}
+		}
+	}
+	e.Text(p.End)
+}
+
+func directFulfilmentStep(e *direct.Encoder, p *direct.Plan, obj *fulfilmentview.Step) {
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		e.Text(s.Key)
+		switch s.Field {
+		case 0: // name
+			e.String(obj.Name)
+		case 1: // at
+			e.Bytes = model.AppendTime(e.Bytes, obj.At)
+		case 2: // note
+			if obj.Note == nil {
+				e.Null()
+			} else {
+				e.String(*obj.Note)
+			}
+		}
+	}
+	e.Text(p.End)
+}
+
 func directHistoryConnection(e *direct.Encoder, p *direct.Plan, obj *model.HistoryConnection) {
 	for i := range p.Steps {
 		s := &p.Steps[i]
@@ -1074,71 +1173,6 @@ func directMoney(e *direct.Encoder, p *direct.Plan, obj *money.Money) {
 	e.Text(p.End)
 }
 
-func directOrder(e *direct.Encoder, p *direct.Plan, obj *orderview.Order) {
-	for i := range p.Steps {
-		s := &p.Steps[i]
-		e.Text(s.Key)
-		switch s.Field {
-		case 0: // id
-			e.String(obj.ID)
-		case 1: // cartId
-			e.String(obj.CartID)
-		case 2: // ownerId
-			e.String(obj.OwnerID)
-		case 3: // status
-			e.String(string(obj.Status))
-		case 4: // currency
-			e.String(obj.Currency)
-		case 5: // items
-			e.Text("[")
-			for i := range obj.Items {
-				e.Comma(i)
-				directOrderItem(e, s.Plan, &obj.Items[i])
-			}
-			e.Text("]")
-		case 6: // total
-			v := obj.Total()
-			directMoney(e, s.Plan, &v)
-		case 7: // paymentReference
-			if obj.PaymentReference == nil {
-				e.Null()
-			} else {
-				e.String(*obj.PaymentReference)
-			}
-		case 8: // trackingCode
-			if obj.TrackingCode == nil {
-				e.Null()
-			} else {
-				e.String(*obj.TrackingCode)
-			}
-		case 9: // reason
-			if obj.Reason == nil {
-				e.Null()
-			} else {
-				e.String(*obj.Reason)
-			}
-		case 10: // version
-			e.Int64(obj.Version)
-		case 11: // position
-			e.Bytes = model.AppendPosition(e.Bytes, obj.Position)
-		case 12: // placedAt
-			e.Bytes = model.AppendTime(e.Bytes, obj.PlacedAt)
-		case 13: // updatedAt
-			e.Bytes = model.AppendTime(e.Bytes, obj.UpdatedAt)
-		case 14: // degraded
-			v := obj.Degraded()
-			e.Boolean(v)
-		case 15: // degradation
-			if obj.Degradation == nil {
-				e.Null()
-			} else {
-				directDegradation(e, s.Plan, obj.Degradation)
-			}
-		}
-	}
-	e.Text(p.End)
-}
-
 func directOrderConnection(e *direct.Encoder, p *direct.Plan, obj *model.Connection[orderview.Order]) {
 	for i := range p.Steps {
 		s := &p.Steps[i]
@@ -1152,15 +1186,7 @@ func directOrderConnection(e *direct.Encoder, p *direct.Plan, obj *model.Connect
 				directOrderEdge(e, s.Plan, &v[i])
 			}
 			e.Text("]")
-		case 1: // nodes
-			v := obj.Nodes()
-			e.Text("[")
-			for i := range v {
-				e.Comma(i)
-				directOrder(e, s.Plan, &v[i])
-			}
-			e.Text("]")
-		case 2: // pageInfo
+		case 1: // pageInfo
 			v := obj.PageInfo()
 			directPageInfo(e, s.Plan, &v)
 		}
@@ -1173,9 +1199,7 @@ func directOrderEdge(e *direct.Encoder, p *direct.Plan, obj *model.Edge[ordervie
 		s := &p.Steps[i]
 		e.Text(s.Key)
 		switch s.Field {
-		case 0: // node
-			directOrder(e, s.Plan, &obj.Node)
-		case 1: // cursor
+		case 0: // cursor
 			e.String(obj.Cursor)
 		}
 	}
@@ -1239,32 +1263,21 @@ func directOrdersChange(e *direct.Encoder, p *direct.Plan, obj *model.ListChange
 		switch s.Field {
 		case 0: // kind
 			e.String(string(obj.Kind))
-		case 1: // orders
-			e.Text("[")
-			for i := range obj.Rows {
-				e.Comma(i)
-				if obj.Rows[i] == nil {
-					e.Fail()
-				} else {
-					directOrder(e, s.Plan, obj.Rows[i])
-				}
-			}
-			e.Text("]")
-		case 2: // removed
+		case 1: // removed
 			e.Text("[")
 			for i := range obj.Removed {
 				e.Comma(i)
 				e.String(obj.Removed[i])
 			}
 			e.Text("]")
-		case 3: // unchanged
+		case 2: // unchanged
 			e.Text("[")
 			for i := range obj.Unchanged {
 				e.Comma(i)
 				e.String(obj.Unchanged[i])
 			}
 			e.Text("]")
-		case 4: // position
+		case 3: // position
 			if obj.Position == nil {
 				e.Null()
 			} else {
@@ -2060,6 +2073,48 @@ func (ec *executionContext) marshalNEventMetadata2githubᚗcomᚋheadraceᚋhead
 	return ec._EventMetadata(ctx, sel, &v)
 }
 
+func (ec *executionContext) marshalNFulfilmentStep2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋfulfilmentviewᚐStep(ctx context.Context, sel ast.SelectionSet, v fulfilmentview.Step) graphql.Marshaler {
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "FulfilmentStep", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			directFulfilmentStep(e, p, &v)
+		})
+		if out != nil {
+			return out
+		}
+	}
+	return ec._FulfilmentStep(ctx, sel, &v)
+}
+
+func (ec *executionContext) marshalNFulfilmentStep2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋfulfilmentviewᚐStepᚄ(ctx context.Context, sel ast.SelectionSet, v []fulfilmentview.Step) graphql.Marshaler {
+	if v == nil {
+		return graphql.Array{}
+	}
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "FulfilmentStep", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			e.Text("[")
+			for i := range v {
+				e.Comma(i)
+				directFulfilmentStep(e, p, &v[i])
+			}
+			e.Text("]")
+		})
+		if out != nil {
+			return out
+		}
+	}
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNFulfilmentStep2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋfulfilmentviewᚐStep(ctx, sel, v[i])
+	})
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+	return ret
+}
+
 func (ec *executionContext) marshalNHistoryEdge2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐHistoryEdge(ctx context.Context, sel ast.SelectionSet, v model.HistoryEdge) graphql.Marshaler {
 	if p := direct.PlanOf(ec.OperationContext, directTypes, "HistoryEdge", sel); p != nil {
 		out := p.Encode(func(e *direct.Encoder) {
@@ -2154,102 +2209,6 @@ func (ec *executionContext) marshalNMoney2githubᚗcomᚋheadraceᚋheadraceᚋi
 		}
 	}
 	return ec._Money(ctx, sel, &v)
-}
-
-func (ec *executionContext) marshalNOrder2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrder(ctx context.Context, sel ast.SelectionSet, v orderview.Order) graphql.Marshaler {
-	if p := direct.PlanOf(ec.OperationContext, directTypes, "Order", sel); p != nil {
-		out := p.Encode(func(e *direct.Encoder) {
-			directOrder(e, p, &v)
-		})
-		if out != nil {
-			return out
-		}
-	}
-	return ec._Order(ctx, sel, &v)
-}
-
-func (ec *executionContext) marshalNOrder2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrderᚄ(ctx context.Context, sel ast.SelectionSet, v []orderview.Order) graphql.Marshaler {
-	if v == nil {
-		return graphql.Array{}
-	}
-	if p := direct.PlanOf(ec.OperationContext, directTypes, "Order", sel); p != nil {
-		out := p.Encode(func(e *direct.Encoder) {
-			e.Text("[")
-			for i := range v {
-				e.Comma(i)
-				directOrder(e, p, &v[i])
-			}
-			e.Text("]")
-		})
-		if out != nil {
-			return out
-		}
-	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNOrder2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrder(ctx, sel, v[i])
-	})
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-	return ret
-}
-
-func (ec *executionContext) marshalNOrder2ᚕᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrderᚄ(ctx context.Context, sel ast.SelectionSet, v []*orderview.Order) graphql.Marshaler {
-	if v == nil {
-		return graphql.Array{}
-	}
-	if p := direct.PlanOf(ec.OperationContext, directTypes, "Order", sel); p != nil {
-		out := p.Encode(func(e *direct.Encoder) {
-			e.Text("[")
-			for i := range v {
-				e.Comma(i)
-				if v[i] == nil {
-					e.Fail()
-				} else {
-					directOrder(e, p, v[i])
-				}
-			}
-			e.Text("]")
-		})
-		if out != nil {
-			return out
-		}
-	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNOrder2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrder(ctx, sel, v[i])
-	})
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-	return ret
-}
-
-func (ec *executionContext) marshalNOrder2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrder(ctx context.Context, sel ast.SelectionSet, v *orderview.Order) graphql.Marshaler {
-	if v == nil {
-		graphql.AddInvalidNullError(ctx, "Order!")
-		return graphql.Null
-	}
-	if p := direct.PlanOf(ec.OperationContext, directTypes, "Order", sel); p != nil {
-		out := p.Encode(func(e *direct.Encoder) {
-			if v == nil {
-				e.Fail()
-			} else {
-				directOrder(e, p, v)
-			}
-		})
-		if out != nil {
-			return out
-		}
-	}
-	return ec._Order(ctx, sel, v)
 }
 
 func (ec *executionContext) marshalNOrderConnection2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐConnection(ctx context.Context, sel ast.SelectionSet, v *model.Connection[orderview.Order]) graphql.Marshaler {
@@ -2754,6 +2713,25 @@ func (ec *executionContext) marshalOEvent2ᚖgithubᚗcomᚋheadraceᚋheadrace�
 	return ec._Event(ctx, sel, v)
 }
 
+func (ec *executionContext) marshalOFulfilment2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋfulfilmentviewᚐFulfilment(ctx context.Context, sel ast.SelectionSet, v *fulfilmentview.Fulfilment) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	if p := direct.PlanOf(ec.OperationContext, directTypes, "Fulfilment", sel); p != nil {
+		out := p.Encode(func(e *direct.Encoder) {
+			if v == nil {
+				e.Null()
+			} else {
+				directFulfilment(e, p, v)
+			}
+		})
+		if out != nil {
+			return out
+		}
+	}
+	return ec._Fulfilment(ctx, sel, v)
+}
+
 func (ec *executionContext) marshalOHistoryConnection2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐHistoryConnection(ctx context.Context, sel ast.SelectionSet, v *model.HistoryConnection) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
@@ -2771,25 +2749,6 @@ func (ec *executionContext) marshalOHistoryConnection2ᚖgithubᚗcomᚋheadrace
 		}
 	}
 	return ec._HistoryConnection(ctx, sel, v)
-}
-
-func (ec *executionContext) marshalOOrder2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrder(ctx context.Context, sel ast.SelectionSet, v *orderview.Order) graphql.Marshaler {
-	if v == nil {
-		return graphql.Null
-	}
-	if p := direct.PlanOf(ec.OperationContext, directTypes, "Order", sel); p != nil {
-		out := p.Encode(func(e *direct.Encoder) {
-			if v == nil {
-				e.Null()
-			} else {
-				directOrder(e, p, v)
-			}
-		})
-		if out != nil {
-			return out
-		}
-	}
-	return ec._Order(ctx, sel, v)
 }
 
 func (ec *executionContext) marshalOReceipt2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐReceipt(ctx context.Context, sel ast.SelectionSet, v *model.Receipt) graphql.Marshaler {

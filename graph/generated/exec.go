@@ -21,6 +21,7 @@ import (
 	"github.com/headrace/headrace/internal/queries"
 	"github.com/headrace/headrace/internal/queries/activityview"
 	"github.com/headrace/headrace/internal/queries/cartview"
+	"github.com/headrace/headrace/internal/queries/fulfilmentview"
 	"github.com/headrace/headrace/internal/queries/orderview"
 	"github.com/headrace/headrace/internal/queries/userview"
 	gqlparser "github.com/vektah/gqlparser/v2"
@@ -38,6 +39,7 @@ type Config = graphql.Config[ResolverRoot, DirectiveRoot, ComplexityRoot]
 
 type ResolverRoot interface {
 	Mutation() MutationResolver
+	Order() OrderResolver
 	Query() QueryResolver
 	Subscription() SubscriptionResolver
 }
@@ -69,6 +71,9 @@ type MutationResolver interface {
 	ChangeEmail(ctx context.Context, input ChangeEmailInput) (*model.Payload[userview.User], error)
 	DeactivateUser(ctx context.Context, input DeactivateUserInput) (*model.Payload[userview.User], error)
 }
+type OrderResolver interface {
+	Fulfilment(ctx context.Context, objs []*orderview.Order) ([]*fulfilmentview.Fulfilment, error)
+}
 type QueryResolver interface {
 	Node(ctx context.Context, id string, atLeast *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout) (model.Node, error)
 	Nodes(ctx context.Context, ids []string, atLeast *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout) ([]model.Node, error)
@@ -78,6 +83,7 @@ type QueryResolver interface {
 	Deliveries(ctx context.Context) ([]model.Delivery, error)
 	Event(ctx context.Context, position int64) (*model.Event, error)
 	Events(ctx context.Context, after *int64, stream *string, types []string, first *int) (*model.EventConnection, error)
+	Fulfilment(ctx context.Context, id string, asOf *queries.AsOf, atLeast *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout) (*fulfilmentview.Fulfilment, error)
 	Order(ctx context.Context, id string, asOf *queries.AsOf, atLeast *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout) (*orderview.Order, error)
 	Orders(ctx context.Context, filter *orderview.Filter, orderBy orderview.OrderBy, first *int, after *string, last *int, before *string, atLeast *eventstore.Token, within *time.Duration, onTimeout *model.OnTimeout) (*model.Connection[orderview.Order], error)
 	History(ctx context.Context, id string, first *int, after *string, last *int, before *string) (*model.HistoryConnection, error)
@@ -675,7 +681,7 @@ a token stands for.
 type Query {
   "Any object by its id, whatever its type."
   node(
-    "The id of a cart, order, user, activity or event."
+    "The id of a cart, order, fulfilment, user, activity or event."
     id: ID!
     "Wait until the read model includes what this token stands for."
     atLeast: Token
@@ -1095,6 +1101,105 @@ type EventEdge {
   node: Event!
   "Its position, for ` + "`" + `after` + "`" + `."
   cursor: String!
+}
+`, BuiltIn: false},
+	{Name: "../schema/fulfilment.graphqls", Input: `extend type Query {
+  "How far the fulfilment of an order is, or null when there is none of this id."
+  fulfilment(
+    "The fulfilment's id."
+    id: ID!
+    "As it was then; as it is now unless given. It is worked out from the log, so that nothing is waited for."
+    asOf: AsOf
+    "Wait until the answer includes what this token stands for."
+    atLeast: Token
+    "How long to wait for ` + "`" + `atLeast` + "`" + ` at most: 2s unless given, 30s at most."
+    within: Duration
+    "What to do when that takes longer."
+    onTimeout: OnTimeout
+  ): Fulfilment
+}
+
+extend type Order {
+  "How far its payment and shipment are; null until that has begun, and for orders from before it was followed."
+  fulfilment: Fulfilment
+}
+
+"The process that leads an order from its placing through payment to shipping, or undoes what was done."
+type Fulfilment implements Node {
+  "The fulfilment's id, which is also its stream."
+  id: ID!
+  "The order that is fulfilled."
+  orderId: ID!
+  "Whose order it is."
+  ownerId: ID!
+  "What is waited for, or how it ended."
+  status: FulfilmentStatus!
+  "When it is too late to pay; null unless a payment is waited for."
+  payBy: Time
+  "When it is too late to ship; null unless a shipment is waited for."
+  shipBy: Time
+  "The payment that counts; null until there is one."
+  paymentReference: String
+  "The carrier's; null until shipped, and when it gave none."
+  trackingCode: String
+  "Why nothing is shipped."
+  reason: String
+  "What happened so far, the first first."
+  steps: [FulfilmentStep!]!
+  "The version of its stream: how many events it has."
+  version: Int!
+  "The place in the log of its last event."
+  position: Position!
+  "When it began."
+  startedAt: Time!
+  "When it last changed."
+  updatedAt: Time!
+  """
+  Whether its newest events wait, because one of them could not be processed: it is as it was before that event. What happened
+  since is in the log.
+  """
+  degraded: Boolean!
+  "Why it is degraded; null when it is not."
+  degradation: Degradation
+}
+
+"One thing that happened in the fulfilment of an order."
+type FulfilmentStep {
+  "What happened, such as payment_captured."
+  name: String!
+  "When."
+  at: Time!
+  "A payment's reference, a tracking code or a reason."
+  note: String
+}
+
+"What the fulfilment of an order waits for, or how it ended."
+enum FulfilmentStatus {
+  "The payment."
+  AWAITING_PAYMENT
+  "Without a payment: the order to be cancelled."
+  CANCELLING
+  "The shipment."
+  AWAITING_SHIPMENT
+  "Without a shipment: the payment to go back."
+  REFUNDING
+  "Paid and shipped."
+  COMPLETED
+  "Nothing was shipped."
+  CANCELLED
+}
+
+extend enum UserErrorCode {
+  "No fulfilment has this id, or not yet."
+  FULFILMENT_NOT_FOUND
+  "The payment is not of the order's total."
+  PAYMENT_MISMATCH
+  "The order is not paid, and was not to be shipped."
+  SHIPMENT_NOT_DUE
+  "The order was given up before it was shipped, or has left already."
+  SHIPMENT_TOO_LATE
+  "This payment was not to go back."
+  NO_SUCH_REFUND
 }
 `, BuiltIn: false},
 	{Name: "../schema/order.graphqls", Input: `extend type Query {
@@ -2073,6 +2178,56 @@ func (ec *executionContext) childFields_EventMetadata(ctx context.Context, field
 	return nil, fmt.Errorf("no field named %q was found under type EventMetadata", field.Name)
 }
 
+func (ec *executionContext) childFields_Fulfilment(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "id":
+		return ec.fieldContext_Fulfilment_id(ctx, field)
+	case "orderId":
+		return ec.fieldContext_Fulfilment_orderId(ctx, field)
+	case "ownerId":
+		return ec.fieldContext_Fulfilment_ownerId(ctx, field)
+	case "status":
+		return ec.fieldContext_Fulfilment_status(ctx, field)
+	case "payBy":
+		return ec.fieldContext_Fulfilment_payBy(ctx, field)
+	case "shipBy":
+		return ec.fieldContext_Fulfilment_shipBy(ctx, field)
+	case "paymentReference":
+		return ec.fieldContext_Fulfilment_paymentReference(ctx, field)
+	case "trackingCode":
+		return ec.fieldContext_Fulfilment_trackingCode(ctx, field)
+	case "reason":
+		return ec.fieldContext_Fulfilment_reason(ctx, field)
+	case "steps":
+		return ec.fieldContext_Fulfilment_steps(ctx, field)
+	case "version":
+		return ec.fieldContext_Fulfilment_version(ctx, field)
+	case "position":
+		return ec.fieldContext_Fulfilment_position(ctx, field)
+	case "startedAt":
+		return ec.fieldContext_Fulfilment_startedAt(ctx, field)
+	case "updatedAt":
+		return ec.fieldContext_Fulfilment_updatedAt(ctx, field)
+	case "degraded":
+		return ec.fieldContext_Fulfilment_degraded(ctx, field)
+	case "degradation":
+		return ec.fieldContext_Fulfilment_degradation(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type Fulfilment", field.Name)
+}
+
+func (ec *executionContext) childFields_FulfilmentStep(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "name":
+		return ec.fieldContext_FulfilmentStep_name(ctx, field)
+	case "at":
+		return ec.fieldContext_FulfilmentStep_at(ctx, field)
+	case "note":
+		return ec.fieldContext_FulfilmentStep_note(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type FulfilmentStep", field.Name)
+}
+
 func (ec *executionContext) childFields_HistoryConnection(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
 	switch field.Name {
 	case "edges":
@@ -2169,6 +2324,8 @@ func (ec *executionContext) childFields_Order(ctx context.Context, field graphql
 		return ec.fieldContext_Order_degraded(ctx, field)
 	case "degradation":
 		return ec.fieldContext_Order_degradation(ctx, field)
+	case "fulfilment":
+		return ec.fieldContext_Order_fulfilment(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type Order", field.Name)
 }
@@ -3066,6 +3223,52 @@ func (ec *executionContext) field_Query_events_args(ctx context.Context, rawArgs
 		return nil, err
 	}
 	args["first"] = arg3
+	return args, nil
+}
+
+func (ec *executionContext) field_Query_fulfilment_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "id",
+		func(ctx context.Context, v any) (string, error) {
+			return ec.unmarshalNID2string(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["id"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "asOf",
+		func(ctx context.Context, v any) (*queries.AsOf, error) {
+			return ec.unmarshalOAsOf2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚐAsOf(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["asOf"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "atLeast",
+		func(ctx context.Context, v any) (*eventstore.Token, error) {
+			return ec.unmarshalOToken2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋeventstoreᚐToken(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["atLeast"] = arg2
+	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "within",
+		func(ctx context.Context, v any) (*time.Duration, error) {
+			return ec.unmarshalODuration2ᚖtimeᚐDuration(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["within"] = arg3
+	arg4, err := graphql.ProcessArgField(ctx, rawArgs, "onTimeout",
+		func(ctx context.Context, v any) (*model.OnTimeout, error) {
+			return ec.unmarshalOOnTimeout2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐOnTimeout(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["onTimeout"] = arg4
 	return args, nil
 }
 
@@ -6343,6 +6546,461 @@ func (ec *executionContext) fieldContext_EventMetadata_causationId(_ context.Con
 	return graphql.NewScalarFieldContext("EventMetadata", field, false, false, "String")
 }
 
+func (ec *executionContext) _Fulfilment_id(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Fulfilment) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Fulfilment_id(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.ID, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNID2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Fulfilment_id(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Fulfilment", field, false, false, "ID")
+}
+
+func (ec *executionContext) _Fulfilment_orderId(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Fulfilment) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Fulfilment_orderId(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.OrderID(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNID2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Fulfilment_orderId(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Fulfilment", field, true, false, "ID")
+}
+
+func (ec *executionContext) _Fulfilment_ownerId(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Fulfilment) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Fulfilment_ownerId(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.OwnerID, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNID2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Fulfilment_ownerId(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Fulfilment", field, false, false, "ID")
+}
+
+func (ec *executionContext) _Fulfilment_status(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Fulfilment) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Fulfilment_status(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Status, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v fulfilmentview.Status) graphql.Marshaler {
+			return ec.marshalNFulfilmentStatus2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋfulfilmentviewᚐStatus(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Fulfilment_status(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Fulfilment", field, false, false, "FulfilmentStatus")
+}
+
+func (ec *executionContext) _Fulfilment_payBy(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Fulfilment) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Fulfilment_payBy(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.PayBy, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *time.Time) graphql.Marshaler {
+			return ec.marshalOTime2ᚖtimeᚐTime(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Fulfilment_payBy(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Fulfilment", field, false, false, "Time")
+}
+
+func (ec *executionContext) _Fulfilment_shipBy(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Fulfilment) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Fulfilment_shipBy(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.ShipBy, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *time.Time) graphql.Marshaler {
+			return ec.marshalOTime2ᚖtimeᚐTime(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Fulfilment_shipBy(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Fulfilment", field, false, false, "Time")
+}
+
+func (ec *executionContext) _Fulfilment_paymentReference(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Fulfilment) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Fulfilment_paymentReference(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.PaymentReference, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *string) graphql.Marshaler {
+			return ec.marshalOString2ᚖstring(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Fulfilment_paymentReference(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Fulfilment", field, false, false, "String")
+}
+
+func (ec *executionContext) _Fulfilment_trackingCode(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Fulfilment) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Fulfilment_trackingCode(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.TrackingCode, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *string) graphql.Marshaler {
+			return ec.marshalOString2ᚖstring(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Fulfilment_trackingCode(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Fulfilment", field, false, false, "String")
+}
+
+func (ec *executionContext) _Fulfilment_reason(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Fulfilment) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Fulfilment_reason(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Reason, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *string) graphql.Marshaler {
+			return ec.marshalOString2ᚖstring(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Fulfilment_reason(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Fulfilment", field, false, false, "String")
+}
+
+func (ec *executionContext) _Fulfilment_steps(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Fulfilment) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Fulfilment_steps(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Steps, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []fulfilmentview.Step) graphql.Marshaler {
+			return ec.marshalNFulfilmentStep2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋfulfilmentviewᚐStepᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Fulfilment_steps(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Fulfilment",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_FulfilmentStep(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _Fulfilment_version(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Fulfilment) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Fulfilment_version(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Version, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int64) graphql.Marshaler {
+			return ec.marshalNInt2int64(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Fulfilment_version(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Fulfilment", field, false, false, "Int")
+}
+
+func (ec *executionContext) _Fulfilment_position(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Fulfilment) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Fulfilment_position(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Position, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int64) graphql.Marshaler {
+			return ec.marshalNPosition2int64(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Fulfilment_position(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Fulfilment", field, false, false, "Position")
+}
+
+func (ec *executionContext) _Fulfilment_startedAt(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Fulfilment) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Fulfilment_startedAt(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.StartedAt, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v time.Time) graphql.Marshaler {
+			return ec.marshalNTime2timeᚐTime(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Fulfilment_startedAt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Fulfilment", field, false, false, "Time")
+}
+
+func (ec *executionContext) _Fulfilment_updatedAt(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Fulfilment) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Fulfilment_updatedAt(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.UpdatedAt, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v time.Time) graphql.Marshaler {
+			return ec.marshalNTime2timeᚐTime(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Fulfilment_updatedAt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Fulfilment", field, false, false, "Time")
+}
+
+func (ec *executionContext) _Fulfilment_degraded(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Fulfilment) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Fulfilment_degraded(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Degraded(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v bool) graphql.Marshaler {
+			return ec.marshalNBoolean2bool(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Fulfilment_degraded(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Fulfilment", field, true, false, "Boolean")
+}
+
+func (ec *executionContext) _Fulfilment_degradation(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Fulfilment) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Fulfilment_degradation(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Degradation, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *queries.Degradation) graphql.Marshaler {
+			return ec.marshalODegradation2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚐDegradation(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Fulfilment_degradation(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Fulfilment",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Degradation(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _FulfilmentStep_name(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Step) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_FulfilmentStep_name(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Name, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_FulfilmentStep_name(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("FulfilmentStep", field, false, false, "String")
+}
+
+func (ec *executionContext) _FulfilmentStep_at(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Step) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_FulfilmentStep_at(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.At, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v time.Time) graphql.Marshaler {
+			return ec.marshalNTime2timeᚐTime(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_FulfilmentStep_at(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("FulfilmentStep", field, false, false, "Time")
+}
+
+func (ec *executionContext) _FulfilmentStep_note(ctx context.Context, field graphql.CollectedField, obj *fulfilmentview.Step) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_FulfilmentStep_note(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Note, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *string) graphql.Marshaler {
+			return ec.marshalOString2ᚖstring(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_FulfilmentStep_note(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("FulfilmentStep", field, false, false, "String")
+}
+
 func (ec *executionContext) _HistoryConnection_edges(ctx context.Context, field graphql.CollectedField, obj *model.HistoryConnection) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -7880,6 +8538,61 @@ func (ec *executionContext) fieldContext_Order_degradation(_ context.Context, fi
 	return fc, nil
 }
 
+func (ec *executionContext) _Order_fulfilment(ctx context.Context, field graphql.CollectedField, obj *orderview.Order) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Order_fulfilment(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return ec.resolveBatch_Order_fulfilment(ctx, field, obj)
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *fulfilmentview.Fulfilment) graphql.Marshaler {
+			return ec.marshalOFulfilment2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋfulfilmentviewᚐFulfilment(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Order_fulfilment(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Order",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Fulfilment(ctx, field)
+		},
+	}
+	return fc, nil
+}
+func (ec *executionContext) resolveBatch_Order_fulfilment(ctx context.Context, field graphql.CollectedField, obj *orderview.Order) (any, error) {
+	resolver := ec.Resolvers.Order()
+	if batch, ok := graphql.BatchParentsFor[*orderview.Order](ctx, "Order"); ok {
+		result := batch.FieldResult(field, func() (any, error) {
+			return resolver.Fulfilment(ctx, batch.Parents)
+		})
+		return graphql.ResolveBatchGroupResult[*fulfilmentview.Fulfilment](
+			ctx,
+			batch.Index,
+			len(batch.Parents),
+			result,
+			"Order.fulfilment",
+			batch.IndexMap,
+		)
+	}
+	results, err := resolver.Fulfilment(ctx, []*orderview.Order{obj})
+	return graphql.ResolveBatchSingleResult[*fulfilmentview.Fulfilment](
+		ctx,
+		results,
+		err,
+		"Order.fulfilment",
+	)
+}
+
 func (ec *executionContext) _OrderConnection_edges(ctx context.Context, field graphql.CollectedField, obj *model.Connection[orderview.Order]) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -8877,6 +9590,50 @@ func (ec *executionContext) fieldContext_Query_events(ctx context.Context, field
 	}()
 	ctx = graphql.WithFieldContext(ctx, fc)
 	if fc.Args, err = ec.field_Query_events_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _Query_fulfilment(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Query_fulfilment(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Query().Fulfilment(ctx, fc.Args["id"].(string), fc.Args["asOf"].(*queries.AsOf), fc.Args["atLeast"].(*eventstore.Token), fc.Args["within"].(*time.Duration), fc.Args["onTimeout"].(*model.OnTimeout))
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *fulfilmentview.Fulfilment) graphql.Marshaler {
+			return ec.marshalOFulfilment2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋfulfilmentviewᚐFulfilment(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Query_fulfilment(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Query",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Fulfilment(ctx, field)
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Query_fulfilment_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
 		ec.Error(ctx, err)
 		return fc, err
 	}
@@ -12902,6 +13659,13 @@ func (ec *executionContext) _Node(ctx context.Context, sel ast.SelectionSet, obj
 			return graphql.Null
 		}
 		return ec._Order(ctx, sel, obj)
+	case fulfilmentview.Fulfilment:
+		return ec._Fulfilment(ctx, sel, &obj)
+	case *fulfilmentview.Fulfilment:
+		if obj == nil {
+			return graphql.Null
+		}
+		return ec._Fulfilment(ctx, sel, obj)
 	case model.Event:
 		return ec._Event(ctx, sel, &obj)
 	case *model.Event:
@@ -13922,6 +14686,157 @@ func (ec *executionContext) _EventMetadata(ctx context.Context, sel ast.Selectio
 	return out
 }
 
+var fulfilmentImplementors = []string{"Fulfilment", "Node"}
+
+func (ec *executionContext) _Fulfilment(ctx context.Context, sel ast.SelectionSet, obj *fulfilmentview.Fulfilment) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, fulfilmentImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("Fulfilment")
+		case "id":
+			out.Values[i] = ec._Fulfilment_id(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "orderId":
+			out.Values[i] = ec._Fulfilment_orderId(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "ownerId":
+			out.Values[i] = ec._Fulfilment_ownerId(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "status":
+			out.Values[i] = ec._Fulfilment_status(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "payBy":
+			out.Values[i] = ec._Fulfilment_payBy(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "shipBy":
+			out.Values[i] = ec._Fulfilment_shipBy(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "paymentReference":
+			out.Values[i] = ec._Fulfilment_paymentReference(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "trackingCode":
+			out.Values[i] = ec._Fulfilment_trackingCode(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "reason":
+			out.Values[i] = ec._Fulfilment_reason(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "steps":
+			out.Values[i] = ec._Fulfilment_steps(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "version":
+			out.Values[i] = ec._Fulfilment_version(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "position":
+			out.Values[i] = ec._Fulfilment_position(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "startedAt":
+			out.Values[i] = ec._Fulfilment_startedAt(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "updatedAt":
+			out.Values[i] = ec._Fulfilment_updatedAt(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "degraded":
+			out.Values[i] = ec._Fulfilment_degraded(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "degradation":
+			out.Values[i] = ec._Fulfilment_degradation(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
+var fulfilmentStepImplementors = []string{"FulfilmentStep"}
+
+func (ec *executionContext) _FulfilmentStep(ctx context.Context, sel ast.SelectionSet, obj *fulfilmentview.Step) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, fulfilmentStepImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("FulfilmentStep")
+		case "name":
+			out.Values[i] = ec._FulfilmentStep_name(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "at":
+			out.Values[i] = ec._FulfilmentStep_at(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "note":
+			out.Values[i] = ec._FulfilmentStep_note(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
 var historyConnectionImplementors = []string{"HistoryConnection"}
 
 func (ec *executionContext) _HistoryConnection(ctx context.Context, sel ast.SelectionSet, obj *model.HistoryConnection) graphql.Marshaler {
@@ -14285,83 +15200,89 @@ func (ec *executionContext) _Order(ctx context.Context, sel ast.SelectionSet, ob
 		case "id":
 			out.Values[i] = ec._Order_id(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "cartId":
 			out.Values[i] = ec._Order_cartId(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "ownerId":
 			out.Values[i] = ec._Order_ownerId(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "status":
 			out.Values[i] = ec._Order_status(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "currency":
 			out.Values[i] = ec._Order_currency(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "items":
 			out.Values[i] = ec._Order_items(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "total":
 			out.Values[i] = ec._Order_total(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "paymentReference":
 			out.Values[i] = ec._Order_paymentReference(ctx, field, obj)
 			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "trackingCode":
 			out.Values[i] = ec._Order_trackingCode(ctx, field, obj)
 			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "reason":
 			out.Values[i] = ec._Order_reason(ctx, field, obj)
 			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "version":
 			out.Values[i] = ec._Order_version(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "position":
 			out.Values[i] = ec._Order_position(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "placedAt":
 			out.Values[i] = ec._Order_placedAt(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "updatedAt":
 			out.Values[i] = ec._Order_updatedAt(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "degraded":
 			out.Values[i] = ec._Order_degraded(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "degradation":
 			out.Values[i] = ec._Order_degradation(ctx, field, obj)
 			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "fulfilment":
+			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
+				true, false,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._Order_fulfilment(ctx, field, obj)
+				})
 		default:
 			panic("unknown field " + strconv.Quote(field.Name))
 		}
@@ -14735,6 +15656,12 @@ func (ec *executionContext) _Query(ctx context.Context, sel ast.SelectionSet) gr
 				true, true,
 				func(ctx context.Context) graphql.Marshaler {
 					return ec._Query_events(ctx, field)
+				})
+		case "fulfilment":
+			out.ResolveRootConcurrently(innerCtx, ec.OperationContext, i,
+				true, false,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._Query_fulfilment(ctx, field)
 				})
 		case "order":
 			out.ResolveRootConcurrently(innerCtx, ec.OperationContext, i,
@@ -15760,6 +16687,21 @@ func (ec *executionContext) marshalNDuration2timeᚐDuration(ctx context.Context
 	return res
 }
 
+func (ec *executionContext) unmarshalNFulfilmentStatus2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋfulfilmentviewᚐStatus(ctx context.Context, v any) (fulfilmentview.Status, error) {
+	tmp, err := graphql.UnmarshalString(v)
+	res := fulfilmentview.Status(tmp)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNFulfilmentStatus2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋfulfilmentviewᚐStatus(ctx context.Context, sel ast.SelectionSet, v fulfilmentview.Status) graphql.Marshaler {
+	_ = sel
+	res := graphql.MarshalString(string(v))
+	if res == graphql.Null {
+		graphql.AddInvalidNullFromMarshaler(ctx, "FulfilmentStatus!")
+	}
+	return res
+}
+
 func (ec *executionContext) unmarshalNID2string(ctx context.Context, v any) (string, error) {
 	res, err := graphql.UnmarshalID(v)
 	return res, graphql.ErrorOnPath(ctx, err)
@@ -15884,6 +16826,23 @@ func (ec *executionContext) unmarshalNMoneyInput2githubᚗcomᚋheadraceᚋheadr
 }
 
 func (ec *executionContext) marshalNNode2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋgraphᚋmodelᚐNode(ctx context.Context, sel ast.SelectionSet, v []model.Node) graphql.Marshaler {
+	{
+		var batchItemsOrder []*orderview.Order
+		batchIdxMapOrder := map[int]int{}
+		for i, item := range v {
+			switch concrete := item.(type) {
+			case orderview.Order:
+				batchIdxMapOrder[i] = len(batchItemsOrder)
+				batchItemsOrder = append(batchItemsOrder, &concrete)
+			case *orderview.Order:
+				batchIdxMapOrder[i] = len(batchItemsOrder)
+				batchItemsOrder = append(batchItemsOrder, concrete)
+			}
+		}
+		if len(batchItemsOrder) > 0 {
+			ctx = graphql.WithBatchParents(ctx, "Order", batchItemsOrder, batchIdxMapOrder)
+		}
+	}
 	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
@@ -15896,6 +16855,52 @@ func (ec *executionContext) marshalNNode2ᚕgithubᚗcomᚋheadraceᚋheadrace�
 func (ec *executionContext) unmarshalNOpenCartInput2githubᚗcomᚋheadraceᚋheadraceᚋgraphᚋgeneratedᚐOpenCartInput(ctx context.Context, v any) (OpenCartInput, error) {
 	res, err := ec.unmarshalInputOpenCartInput(ctx, v)
 	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNOrder2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrder(ctx context.Context, sel ast.SelectionSet, v orderview.Order) graphql.Marshaler {
+	return ec._Order(ctx, sel, &v)
+}
+
+func (ec *executionContext) marshalNOrder2ᚕgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrderᚄ(ctx context.Context, sel ast.SelectionSet, v []orderview.Order) graphql.Marshaler {
+	ctx = graphql.WithBatchParentValues(ctx, "Order", v)
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNOrder2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrder(ctx, sel, v[i])
+	})
+
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+
+	return ret
+}
+
+func (ec *executionContext) marshalNOrder2ᚕᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrderᚄ(ctx context.Context, sel ast.SelectionSet, v []*orderview.Order) graphql.Marshaler {
+	ctx = graphql.WithBatchParents(ctx, "Order", v, nil)
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNOrder2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrder(ctx, sel, v[i])
+	})
+
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+
+	return ret
+}
+
+func (ec *executionContext) marshalNOrder2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrder(ctx context.Context, sel ast.SelectionSet, v *orderview.Order) graphql.Marshaler {
+	if v == nil {
+		graphql.AddInvalidNullError(ctx, "Order!")
+		return graphql.Null
+	}
+	return ec._Order(ctx, sel, v)
 }
 
 func (ec *executionContext) unmarshalNOrderOrder2githubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrderBy(ctx context.Context, v any) (orderview.OrderBy, error) {
@@ -16393,6 +17398,13 @@ func (ec *executionContext) marshalOOnTimeout2ᚖgithubᚗcomᚋheadraceᚋheadr
 	_ = ctx
 	res := graphql.MarshalString(string(*v))
 	return res
+}
+
+func (ec *executionContext) marshalOOrder2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐOrder(ctx context.Context, sel ast.SelectionSet, v *orderview.Order) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	return ec._Order(ctx, sel, v)
 }
 
 func (ec *executionContext) unmarshalOOrderFilter2ᚖgithubᚗcomᚋheadraceᚋheadraceᚋinternalᚋqueriesᚋorderviewᚐFilter(ctx context.Context, v any) (*orderview.Filter, error) {

@@ -434,6 +434,16 @@ const (
 	UserErrorCodeInvalidCurrency UserErrorCode = "INVALID_CURRENCY"
 	// The currency is not the cart's.
 	UserErrorCodeCurrencyMismatch UserErrorCode = "CURRENCY_MISMATCH"
+	// No fulfilment has this id, or not yet.
+	UserErrorCodeFulfilmentNotFound UserErrorCode = "FULFILMENT_NOT_FOUND"
+	// The payment is not of the order's total.
+	UserErrorCodePaymentMismatch UserErrorCode = "PAYMENT_MISMATCH"
+	// The order is not paid, and was not to be shipped.
+	UserErrorCodeShipmentNotDue UserErrorCode = "SHIPMENT_NOT_DUE"
+	// The order was given up before it was shipped, or has left already.
+	UserErrorCodeShipmentTooLate UserErrorCode = "SHIPMENT_TOO_LATE"
+	// This payment was not to go back.
+	UserErrorCodeNoSuchRefund UserErrorCode = "NO_SUCH_REFUND"
 	// No order has this id.
 	UserErrorCodeOrderNotFound UserErrorCode = "ORDER_NOT_FOUND"
 	// The order was placed before, from another cart.
@@ -489,6 +499,11 @@ var AllUserErrorCode = []UserErrorCode{
 	UserErrorCodeAmountTooLarge,
 	UserErrorCodeInvalidCurrency,
 	UserErrorCodeCurrencyMismatch,
+	UserErrorCodeFulfilmentNotFound,
+	UserErrorCodePaymentMismatch,
+	UserErrorCodeShipmentNotDue,
+	UserErrorCodeShipmentTooLate,
+	UserErrorCodeNoSuchRefund,
 	UserErrorCodeOrderNotFound,
 	UserErrorCodeOrderExists,
 	UserErrorCodeEmptyOrder,
@@ -510,7 +525,7 @@ var AllUserErrorCode = []UserErrorCode{
 
 func (e UserErrorCode) IsValid() bool {
 	switch e {
-	case UserErrorCodeVersionConflict, UserErrorCodeClaimTaken, UserErrorCodeCommandIDReused, UserErrorCodeInvalidInput, UserErrorCodeRequired, UserErrorCodeTooLong, UserErrorCodeInvalidText, UserErrorCodeCartNotFound, UserErrorCodeCartExists, UserErrorCodeCartClosed, UserErrorCodeEmptyCart, UserErrorCodeItemNotFound, UserErrorCodeTooManyLines, UserErrorCodeQuantityOutOfRange, UserErrorCodePriceOutOfRange, UserErrorCodeAmountTooLarge, UserErrorCodeInvalidCurrency, UserErrorCodeCurrencyMismatch, UserErrorCodeOrderNotFound, UserErrorCodeOrderExists, UserErrorCodeEmptyOrder, UserErrorCodeTotalMismatch, UserErrorCodeOrderNotPaid, UserErrorCodeOrderAlreadyPaid, UserErrorCodeOrderNotShipped, UserErrorCodeOrderAlreadyShipped, UserErrorCodeOrderAlreadyDelivered, UserErrorCodeOrderCancelled, UserErrorCodeOrderRefunded, UserErrorCodeOrderNotRefundable, UserErrorCodeUserNotFound, UserErrorCodeUserExists, UserErrorCodeUserDeactivated, UserErrorCodeInvalidEmail, UserErrorCodeEmailTaken:
+	case UserErrorCodeVersionConflict, UserErrorCodeClaimTaken, UserErrorCodeCommandIDReused, UserErrorCodeInvalidInput, UserErrorCodeRequired, UserErrorCodeTooLong, UserErrorCodeInvalidText, UserErrorCodeCartNotFound, UserErrorCodeCartExists, UserErrorCodeCartClosed, UserErrorCodeEmptyCart, UserErrorCodeItemNotFound, UserErrorCodeTooManyLines, UserErrorCodeQuantityOutOfRange, UserErrorCodePriceOutOfRange, UserErrorCodeAmountTooLarge, UserErrorCodeInvalidCurrency, UserErrorCodeCurrencyMismatch, UserErrorCodeFulfilmentNotFound, UserErrorCodePaymentMismatch, UserErrorCodeShipmentNotDue, UserErrorCodeShipmentTooLate, UserErrorCodeNoSuchRefund, UserErrorCodeOrderNotFound, UserErrorCodeOrderExists, UserErrorCodeEmptyOrder, UserErrorCodeTotalMismatch, UserErrorCodeOrderNotPaid, UserErrorCodeOrderAlreadyPaid, UserErrorCodeOrderNotShipped, UserErrorCodeOrderAlreadyShipped, UserErrorCodeOrderAlreadyDelivered, UserErrorCodeOrderCancelled, UserErrorCodeOrderRefunded, UserErrorCodeOrderNotRefundable, UserErrorCodeUserNotFound, UserErrorCodeUserExists, UserErrorCodeUserDeactivated, UserErrorCodeInvalidEmail, UserErrorCodeEmailTaken:
 		return true
 	}
 	return false

@@ -43,6 +43,8 @@ type Fulfilment struct {
 	Position         int64      `db:"position,seen"` // in the log, of the last event seen
 	StartedAt        time.Time  `db:"started_at"`
 	UpdatedAt        time.Time  `db:"updated_at"`
+
+	queries.Degradable // says when an event of it could not be handled
 }
 
 // OrderID is the order that is fulfilled.
