@@ -42,7 +42,9 @@ var (
 	ended    = with(timedOut, fulfilment.Cancelled{Reason: "not paid in time"})
 )
 
-func with(all events, more ...fulfilment.Event) events { return append(append(events{}, all...), more...) }
+func with(all events, more ...fulfilment.Event) events {
+	return append(append(events{}, all...), more...)
+}
 
 func refund(reference, reason string) fulfilment.RefundRequested {
 	return fulfilment.RefundRequested{Reference: reference, Amount: eur(500), Reason: reason}
@@ -145,7 +147,9 @@ func TestATopicMaySayWhatItIsFor(t *testing.T) {
 		fulfilment.Start{}, fulfilment.NotePaid{}, fulfilment.NoteCancelled{}, fulfilment.Expire{},
 	}
 	decider := fulfilment.Decider(fulfilment.Config{})
-	may := func(c fulfilment.Command, who identity.Identity) bool { return decider.May(fulfilment.State{}, c, who) == nil }
+	may := func(c fulfilment.Command, who identity.Identity) bool {
+		return decider.May(fulfilment.State{}, c, who) == nil
+	}
 	staff := identity.Identity{Subject: "clerk", Roles: []string{identity.Staff}}
 	program := identity.System("policy:fulfilment")
 	for topic, command := range topics {

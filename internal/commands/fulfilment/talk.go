@@ -95,8 +95,16 @@ func may(_ State, command Command, who identity.Identity) error {
 func Types() []string {
 	var types []string
 	for _, p := range []eventstore.Payload{
-		order.Placed{}, order.Paid{}, order.Cancelled{}, order.Shipped{},
-		PaymentCaptured{}, PaymentRefused{}, PaymentTimedOut{}, Shipped{}, ShipmentFailed{}, Cancelled{},
+		order.Placed{},
+		order.Paid{},
+		order.Cancelled{},
+		order.Shipped{},
+		PaymentCaptured{},
+		PaymentRefused{},
+		PaymentTimedOut{},
+		Shipped{},
+		ShipmentFailed{},
+		Cancelled{},
 	} {
 		types = append(types, p.EventType())
 	}
