@@ -22,10 +22,10 @@ func FromAfter(position int64) From { return From("after " + strconv.FormatInt(p
 
 // read takes it apart.
 func (f From) read() (now bool, after int64, err error) {
-	switch {
-	case f == "" || f == FromBeginning:
+	switch f {
+	case "", FromBeginning:
 		return false, 0, nil
-	case f == FromNow:
+	case FromNow:
 		return true, 0, nil
 	}
 	digits, is := strings.CutPrefix(string(f), "after ")

@@ -34,7 +34,7 @@ func (b *bundle) ear() *ear {
 	}
 	e := &ear{changed: make(chan struct{}, 1)}
 	b.run(func(ctx context.Context) error {
-		defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the test is over
+		defer conn.Close(context.WithoutCancel(ctx))
 		for {
 			note, err := conn.WaitForNotification(ctx)
 			if err != nil {

@@ -272,7 +272,7 @@ func (p *Progress) lookParked(ctx context.Context, checkpoint string) {
 		return nil
 	})
 	if err == nil {
-		_ = p.learnParked(ctx, found) //nolint:errcheck // the next look finds it
+		_ = p.learnParked(ctx, found) // the next look finds it
 	}
 }
 

@@ -53,6 +53,7 @@ func check(command Command) error {
 		return commands.CheckOptionalText("reason", c.Reason, MaxReasonBytes)
 	case Dispatch:
 		return commands.CheckOptionalText("trackingCode", c.TrackingCode, MaxReferenceBytes)
+	case Start, NotePaid, NoteCancelled, Expire: // from the program itself
 	}
 	return nil
 }
@@ -87,7 +88,7 @@ func notePaid(cfg Config, s State, c NotePaid) ([]Event, error) {
 		return paid(cfg, c.Reference), nil
 	case s.Status == AwaitingShipment: // the order had another one when that of the process reached it
 		return []Event{
-			PaymentCaptured{Reference: c.Reference},
+			PaymentCaptured(c),
 			RefundRequested{Reference: s.Reference, Amount: s.Total, Reason: "the order was paid before"},
 		}, nil
 	default:

@@ -156,6 +156,7 @@ func evolve(s State, event Event) State {
 	case Refunded:
 		s.Owed = slices.DeleteFunc(slices.Clone(s.Owed), func(owed string) bool { return owed == e.Reference })
 		s.Returned = append(slices.Clone(s.Returned), e.Reference)
+	case Shipped: // Completed comes with it
 	case Completed:
 		s.Status = Finished
 	case Cancelled:

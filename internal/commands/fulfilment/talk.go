@@ -84,6 +84,7 @@ func may(_ State, command Command, who identity.Identity) error {
 		from = TopicShipmentDispatched
 	case FailShipment:
 		from = TopicShipmentFailed
+	case Start, NotePaid, NoteCancelled, Expire: // nobody outside says these
 	}
 	if who.Unrestricted() || (from != "" && who.Is(identity.Inbox(from).Subject)) {
 		return nil
@@ -166,6 +167,8 @@ func effects(before State, events []Event) commands.Effects {
 			by(DeadlineShipment, e.Milliseconds)
 		case RefundRequested:
 			ask(TopicRefundRequested, Request{OrderID: orderID, Amount: &e.Amount, Reference: e.Reference})
+		case Started, PaymentCaptured, PaymentRefused, PaymentTimedOut, Shipped, ShipmentFailed, Refunded, Completed, Cancelled:
+			// nobody outside has anything to do
 		}
 	}
 	return out
