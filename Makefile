@@ -26,6 +26,10 @@ postgres: build ## Install Postgres through apt, dnf, apk or Homebrew if none is
 test: ## Run all tests with the race detector against a Postgres of their own; ARGS="./internal/outbox -run X" for some
 	go run ./internal/pgtest/gotest $(ARGS)
 
+.PHONY: chaos
+chaos: ## Kill, stop and replace servers under load for two minutes, or HEADRACE_CHAOS, and check what is left
+	HEADRACE_CHAOS=$${HEADRACE_CHAOS:-2m} go run ./internal/pgtest/gotest ./cmd/api -run TestChaos -v -count=1 -timeout 15m
+
 .PHONY: clients
 clients: ## Try the server with real clients and a browser; needs Node 20; ARGS="apollo.test.mjs" for some
 	go run ./internal/pgtest/nodetest $(ARGS)

@@ -41,7 +41,7 @@ func startServer(t *testing.T, config Config) *server {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	a, err := wire(ctx, &config, pgtest.Pool(t), "", slog.New(slog.NewTextHandler(io.Discard, nil)))
+	a, err := wire(ctx, &config, newProjections, pgtest.Pool(t), "", slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,3 +54,24 @@ func TestAStoppedProcessThatWakesWritesNothingTwice(t *testing.T) {
 		t.Fatalf("got %+v", got)
 	}
 }
+
+// Servers share the leases out among themselves, and a server that is stopped leaves nothing to wait for.
+func TestServersShareTheWork(t *testing.T) {
+	t.Parallel()
+	database, pool := pgtest.URL(t), pgtest.Pool(t)
+	owned := func() (servers, fewest, all int) {
+		err := pool.QueryRow(t.Context(), `select count(*), coalesce(min(leases), 0), coalesce(sum(leases), 0) from (
+			select lease_owner, count(*) as leases from checkpoints where lease_until > clock_timestamp() group by 1) s`).Scan(&servers, &fewest, &all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return servers, fewest, all
+	}
+	startProgram(t, database, "LEASE_TTL=2s")
+	two := startProgram(t, database, "LEASE_TTL=2s")
+	until(t, "both to have their share", func() bool { servers, fewest, all := owned(); return servers == 2 && all == 5 && fewest == 2 })
+	if err := two.end(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the first to have all", func() bool { servers, _, all := owned(); return servers == 1 && all == 5 })
+}

@@ -27,7 +27,12 @@ const asProgram = "HEADRACE_TEST_AS_PROGRAM"
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		ctx, stop := untilSignal()
-		code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+		var code int
+		if os.Getenv(asProgram) == asNextRelease {
+			code = runNextRelease(ctx)
+		} else {
+			code = run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+		}
 		stop()
 		os.Exit(code)
 	}

@@ -21,7 +21,9 @@ const defaultPort = 8080
 type serveCommand struct{ Config }
 
 // Run serves until the context ends. It never migrates.
-func (s *serveCommand) Run(ctx context.Context) (err error) {
+func (s *serveCommand) Run(ctx context.Context) error { return s.serve(ctx, newProjections) }
+
+func (s *serveCommand) serve(ctx context.Context, all views) (err error) {
 	if s.Environment == "" {
 		s.Environment = production
 	}
@@ -45,7 +47,7 @@ func (s *serveCommand) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return s.start(ctx, c, listener, log)
+	return s.start(ctx, c, all, listener, log)
 }
 
 type devCommand struct{ Config }
@@ -77,7 +79,7 @@ func (d *devCommand) Run(ctx context.Context) (err error) {
 	if err := migrations.Up(ctx, c.pool); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	return d.start(ctx, c, listener, log)
+	return d.start(ctx, c, newProjections, listener, log)
 }
 
 // gcPercent lets the heap grow ninefold between collections unless GOGC says otherwise: what lives is small, tens of
@@ -85,7 +87,7 @@ func (d *devCommand) Run(ctx context.Context) (err error) {
 const gcPercent = 800
 
 // start composes the server and runs it.
-func (c *Config) start(ctx context.Context, database *connection, listener net.Listener, log *slog.Logger) error {
+func (c *Config) start(ctx context.Context, database *connection, all views, listener net.Listener, log *slog.Logger) error {
 	owner := ""
 	if database.cluster != nil && !database.cluster.Attached() {
 		// Nobody else works on this database, so leases that a killed process left behind need not run out.
@@ -98,7 +100,7 @@ func (c *Config) start(ctx context.Context, database *connection, listener net.L
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	a, err := wire(ctx, c, database.pool, owner, log)
+	a, err := wire(ctx, c, all, database.pool, owner, log)
 	if err != nil {
 		if metrics != nil {
 			err = errors.Join(err, metrics.Close())

@@ -56,14 +56,17 @@ func newContract(registry *eventstore.Registry, source string) (*outbox.Contract
 	return outbox.NewContract(registry, outbox.ContractConfig{Source: source, Schemas: contract.Schemas}, contract.Mappings()...)
 }
 
+// views makes the projections of all views that a program has.
+type views func(registry *eventstore.Registry) ([]queries.Projection, error)
+
 // wire composes the server: the whole program in one place, and nothing of it runs yet. The log is opened, which
 // close gives up again.
-func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string, log *slog.Logger) (*app, error) {
+func wire(ctx context.Context, config *Config, all views, pool *pgxpool.Pool, owner string, log *slog.Logger) (*app, error) {
 	registry, err := newRegistry()
 	if err != nil {
 		return nil, err
 	}
-	projections, err := newProjections(registry)
+	projections, err := all(registry)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +153,7 @@ func wire(ctx context.Context, config *Config, pool *pgxpool.Pool, owner string,
 	a.work("tail", tail.Run)
 	a.work("feed", feed.Run)
 	consume := consumers{app: a, broker: logBroker, progress: progress, config: outbox.ConsumerConfig{
-		Batch: projectionBatch, ParkedMax: config.ParkedMax, Owner: owner, TTL: config.LeaseTTL, Logger: log,
+		Batch: projectionBatch, ParkedMax: config.ParkedMax, Node: node, Logger: log,
 	}}
 	for _, projection := range projections {
 		consume.project(projection)

@@ -110,7 +110,9 @@ func (b *bench) idle(ctx context.Context, api string, servers int) (transactions
 	}
 	rest(ctx, idleFor)
 	transactions, processor, err = look()
-	perMinute := func(n int64) int64 { return n * int64(time.Minute) / int64(idleFor) / int64(servers) }
+	perMinute := func(n int64) int64 {
+		return int64(float64(n) * time.Minute.Seconds() / idleFor.Seconds() / float64(servers))
+	}
 	return perMinute(transactions - transactionsBefore), time.Duration(perMinute(int64(processor - processorBefore))), err
 }
 
