@@ -21,7 +21,10 @@ func TestMetricsOnAnAddressOfTheirOwn(t *testing.T) {
 	var body string
 	until(t, "the view to be at the head, as far as metrics tell", func() bool {
 		_, body = get(t, s.metrics+"/metrics")
-		return strings.Contains(body, `headrace_checkpoint_position{checkpoint="cart_v1",kind="view",shard="0"} 1`)
+		// What the database has, and what the process notes of itself just after.
+		return strings.Contains(body, `headrace_checkpoint_position{checkpoint="cart_v1",kind="view",shard="0"} 1`) &&
+			strings.Contains(body, `headrace_follower_events_total{checkpoint="cart_v1",shard="0"} 1`) &&
+			strings.Contains(body, `headrace_follower_position{checkpoint="relay",shard="0"} 1`)
 	})
 	for _, want := range []string{
 		`headrace_checkpoint_events_behind{checkpoint="cart_v1",kind="view",shard="0"} 0`,
