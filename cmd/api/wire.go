@@ -186,8 +186,9 @@ func wire(ctx context.Context, config *Config, all views, pool *pgxpool.Pool, ow
 // inboxTopics are those with whose messages something is done.
 func inboxTopics() []string { return fulfilment.Topics() }
 
-// openBrokers returns what carries the log, the messages, and the public events, which is nil unless they are asked for. All that follow the log trust Postgres, so its carrier may forget what is old; messages are taken out of the
-// database when they are acknowledged, so theirs may not.
+// openBrokers returns what carries the log, the messages, and the public events, which is nil unless they are asked for. All
+// that follow the log trust Postgres, so its carrier may forget what is old; messages are taken out of the database when they
+// are acknowledged, so theirs may not.
 func openBrokers(config *Config, log *slog.Logger) (ofLog, ofMessages, ofPublic pubSub, err error) {
 	if !config.shared() {
 		return outbox.NewLocal(outbox.LocalConfig{}), outbox.NewLocal(outbox.LocalConfig{AwaitAck: true}), nil, nil
