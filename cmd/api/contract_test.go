@@ -73,6 +73,8 @@ func fill(rt *rapid.T, v reflect.Value, path string, public []string) {
 		default:
 			v.SetString(rapid.StringMatching(`[a-z]{1,8}-[0-9]{1,4}`).Draw(rt, path))
 		}
+	case reflect.Bool:
+		v.SetBool(rapid.Bool().Draw(rt, path))
 	case reflect.Int, reflect.Int64:
 		v.SetInt(rapid.Int64Range(1, 1<<40).Draw(rt, path))
 	default:
