@@ -113,7 +113,7 @@ func (s *chaosSubscriber) socket(ctx context.Context, server string, heard func(
 	if err != nil {
 		return
 	}
-	defer conn.CloseNow() //nolint:errcheck // it may be gone
+	defer conn.CloseNow()
 	document := fmt.Sprintf(`subscription { events(after: "%d") { position } }`, s.position)
 	subscribe, err := json.Marshal(map[string]any{"type": "subscribe", "id": "1", "payload": map[string]any{"query": document}})
 	if err != nil || conn.Write(ctx, websocket.MessageText, []byte(`{"type":"connection_init"}`)) != nil {

@@ -169,7 +169,7 @@ func (c *chaos) switchOver() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	defer store.Close(context.WithoutCancel(c.t.Context())) //nolint:errcheck // nothing was appended
+	defer store.Close(context.WithoutCancel(c.t.Context()))
 	if _, err := queries.Switch(c.t.Context(), c.pool, store, all[0], 0, queries.RebuildConfig{}); err != nil {
 		c.t.Fatal(err)
 	}
@@ -337,7 +337,7 @@ func (c *chaos) checkViews() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	defer store.Close(context.WithoutCancel(c.t.Context())) //nolint:errcheck // nothing was appended
+	defer store.Close(context.WithoutCancel(c.t.Context()))
 	reads := queries.NewReads(c.pool)
 	carts, orders := cartview.NewReader(reads, queries.PageConfig{}), orderview.NewReader(reads, queries.PageConfig{})
 	cartView, orderView := cartview.View(), orderview.View()
