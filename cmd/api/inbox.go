@@ -51,7 +51,7 @@ func (a *app) takeIn(routes []outbox.InboxRoute) error {
 		subscriber = broker
 		a.brokers = append(a.brokers, broker)
 	}
-	inbox, err := outbox.NewInbox(a.pool, subscriber, a.config.Topics, outbox.InboxConfig{Keep: a.config.Keep, Logger: a.log}, routes...)
+	inbox, err := outbox.NewInbox(a.pool, subscriber, a.config.Topics, outbox.InboxConfig{PollMax: switchPoll, Keep: a.config.Keep, Logger: a.log}, routes...)
 	if err != nil {
 		return err
 	}

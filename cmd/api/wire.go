@@ -314,7 +314,7 @@ const (
 
 // idlePoll is how often what follows the log looks at it while nothing happens. The node wakes it at commits of all
 // processes, so this only heals what a node cannot see. switchPoll is how often is looked whether another table of a view
-// serves.
+// serves, and what operators and killed processes have left in the inbox.
 const (
 	idlePoll   = 10 * time.Second
 	switchPoll = 5 * time.Second

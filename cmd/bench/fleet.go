@@ -13,6 +13,7 @@ import (
 
 	"github.com/headrace/headrace/internal/commands/cart"
 	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/outbox"
 )
 
 const (
@@ -174,6 +175,14 @@ func (b *bench) failOver(ctx context.Context, api string, how syscall.Signal) (t
 		return nil, err
 	}
 	defer store.Close(ctx)
+	// What is appended here is told to the servers, as by a server.
+	telling, stopTelling := context.WithCancel(ctx)
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		_ = outbox.NewNode(db.pool, store, outbox.NodeConfig{}).Run(telling)
+	}()
+	defer func() { stopTelling(); <-told }()
 	nodes := map[int]*node{}
 	defer func() {
 		for _, n := range nodes {

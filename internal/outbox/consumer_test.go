@@ -69,6 +69,23 @@ func TestProbeHealsALostLastMessage(t *testing.T) {
 	b.checkSums("sums_v1", 20)
 }
 
+// Without a probe only the caller who waits brings what the broker lost.
+func TestAWaitBringsWhatTheBrokerLost(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	silent := outbox.NewLocal(outbox.LocalConfig{}) // nobody publishes to it
+	defer silent.Close()
+	sub, at := sums("sums_v1")
+	c := outbox.NewConsumer(b.pool, b.store, silent, sub, outbox.ConsumerConfig{Probe: never})
+	b.add(5, 2)
+	b.run(c.Run)
+	at.reach(b.ctx, t, 5) // by the look at the log that each tenure begins with
+	b.add(20, 2)
+	c.Flush()
+	at.reach(b.ctx, t, 25)
+	b.checkSums("sums_v1", 25)
+}
+
 func TestCheckpointMovesOverOtherEventsWhenAsked(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -39,9 +39,12 @@ type tenure struct {
 	parking
 }
 
-// askHeadEvery is after how many probes a consumer asks for the head by itself, and not its node: only then another history
-// of the log is noticed that no event told of.
-const askHeadEvery = 10
+// askHeadEvery is after how many probes a consumer asks for the head by itself, and not its node: only so does it notice
+// another history of the log that no event told of.
+const askHeadEvery = 30
+
+// askPatience is how long the broker may take to bring what somebody waits for, before the head is asked for.
+const askPatience = 50 * time.Millisecond
 
 // portion is a number of consecutive events of which those of other types were left out.
 type portion struct {
@@ -189,12 +192,16 @@ func (t *tenure) hand(ctx context.Context, batch portion) error {
 	return nil
 }
 
-// hurryUp lets the checkpoint follow at once for a while: the event that is waited for may be yet to come.
+// hurryUp is for somebody who waits. It lets the checkpoint follow at once for a while, since the event that is waited for may
+// be yet to come, and has the head asked for in a moment, since the broker may have lost it.
 func (t *tenure) hurryUp() {
 	now := time.Now()
-	t.hurry = now.Add(time.Second)
+	t.hurry, t.askHead = now.Add(time.Second), now
 	if !t.moveAt.IsZero() {
 		t.moveAt = now
+	}
+	if soon := now.Add(min(askPatience, t.c.cfg.Probe)); soon.Before(t.probeAt) {
+		t.probeAt = soon
 	}
 }
 
