@@ -185,10 +185,7 @@ func (t *localTopic) wakePublishers() {
 
 func (s *localSubscription) push(entry *localEntry) {
 	s.queue = append(s.queue, entry)
-	select {
-	case s.more <- struct{}{}:
-	default:
-	}
+	signal(s.more)
 }
 
 // Subscribe starts a subscription that ends with ctx or with Close; then its channel is closed. It starts with the
@@ -249,7 +246,9 @@ func (l *Local) serve(s *localSubscription) {
 		if ended {
 			return
 		}
-		l.settle(s, entry, acked)
+		if !acked {
+			l.settle(s, entry, false)
+		}
 	}
 }
 
@@ -262,7 +261,7 @@ func (l *Local) head(s *localSubscription) *localEntry {
 	return s.queue[0]
 }
 
-// deliver offers the entry until it is acknowledged or, with AwaitAck, refused.
+// deliver offers the entry until it is acknowledged, which also settles it, or, with AwaitAck, refused.
 func (l *Local) deliver(s *localSubscription, entry *localEntry) (acked, ended bool) {
 	for refusals := 0; ; refusals++ {
 		acked, ended = l.offer(s, entry)
@@ -295,6 +294,7 @@ func (l *Local) offer(s *localSubscription, entry *localEntry) (acked, ended boo
 	}
 	select {
 	case <-msg.Acked():
+		l.settle(s, entry, true) // before the message's context ends: whoever waits for that finds it taken
 		return true, false
 	case <-msg.Nacked():
 		return false, false
