@@ -326,7 +326,5 @@ func late(err error) bool {
 	_, behind := errors.AsType[*queries.BehindError](err)
 	_, halted := errors.AsType[*queries.HaltedError](err)
 	_, crowded := errors.AsType[*queries.WaitersError](err)
-	_, other := errors.AsType[*eventstore.DivergedError](err)
-	_, beyond := errors.AsType[*eventstore.BeyondHeadError](err)
-	return (behind || halted || crowded) && !other && !beyond
+	return (behind || halted || crowded) && !eventstore.Diverged(err)
 }

@@ -109,7 +109,7 @@ func (e *examination) examine(ctx context.Context, pool *pgxpool.Pool, d *doctor
 		return err
 	}
 	e.explainDead("outbox", "api outbox dead list", backlog.Outbox.Dead)
-	e.explainDead("inbox", "see the inbox in docs/operations.md", backlog.Inbox.Dead)
+	e.explainDead("inbox", "api inbox list --state dead", backlog.Inbox.Dead)
 	return e.explainServer(ctx, pool, d.MaxConnections)
 }
 
@@ -198,8 +198,8 @@ func (e *examination) explainServer(ctx context.Context, pool *pgxpool.Pool, con
 	check(s.Fsync == "on", levelProblem, "fsync", "set it to on, unless the data is of no value", "it is "+s.Fsync+": a crash of the machine destroys data")
 	check(s.SynchronousCommit != "off", levelProblem, "synchronous_commit", "set it to on", "it is off: a crash loses what was acknowledged")
 	check(s.WALLevel != "minimal", levelNote, "wal_level", "set it to replica", "it is minimal: there can be no standby, and no restore to a point in time")
-	check(connections < s.MaxConnections, levelProblem, "max_connections", "raise it, or lower DATABASE_MAX_CONNECTIONS",
-		fmt.Sprintf("Postgres takes %d, and one server holds up to %d", s.MaxConnections, connections+1))
+	check(connections+1 < s.MaxConnections, levelProblem, "max_connections", "raise it, or lower DATABASE_MAX_CONNECTIONS",
+		fmt.Sprintf("Postgres takes %d, and one server holds up to %d", s.MaxConnections, connections+2)) // the appender's and the one for hints
 	check(s.Append && s.Raise && s.Move, levelProblem, "privileges", "grant what docs/operations.md lists",
 		fmt.Sprintf("append events: %t, raise the epoch: %t, move checkpoints: %t", s.Append, s.Raise, s.Move))
 	return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -67,20 +68,9 @@ type inboxCommand struct {
 	Send    inboxSend    `cmd:"" help:"Put a message into the inbox as if it had arrived."`
 }
 
-// asJSON is for machines.
-type asJSON struct {
-	JSON bool `name:"json" help:"Print JSON."`
-}
-
-func (a asJSON) print(out output, v any) error {
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(v)
-}
-
 type inboxList struct {
 	Database
-	asJSON
+	report
 	Topic string   `name:"topic" help:"Only those of this topic."`
 	State []string `name:"state" default:"waiting,dead" enum:"waiting,dead,handled" help:"waiting, dead, handled. Comma-separated."`
 	Limit int      `name:"limit" default:"100" help:"How many of each state at most."`
@@ -96,15 +86,14 @@ func (l *inboxList) Run(ctx context.Context, out output) error {
 			}
 			all = append(all, some...)
 		}
-		if l.JSON {
-			return l.print(out, all)
-		}
-		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "TOPIC\tID\tSTATE\tATTEMPTS\tRECEIVED\tLAST ERROR")
-		for _, r := range all {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\t%s\n", r.Topic, plain(r.ID), r.State, r.Attempts, r.ReceivedAt.UTC().Format(time.RFC3339), plain(r.LastError))
-		}
-		return table.Flush()
+		return l.print(out, all, func() error {
+			table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(table, "TOPIC\tID\tSTATE\tATTEMPTS\tRECEIVED\tLAST ERROR")
+			for _, r := range all {
+				fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\t%s\n", r.Topic, plain(r.ID), r.State, r.Attempts, r.ReceivedAt.UTC().Format(time.RFC3339), plain(r.LastError))
+			}
+			return table.Flush()
+		})
 	})
 }
 
@@ -120,7 +109,7 @@ func plain(text string) string {
 
 type inboxShow struct {
 	Database
-	asJSON
+	report
 	Topic string `arg:"" help:"The message's topic."`
 	ID    string `arg:"" name:"id" help:"Its id, as inbox list shows it."`
 }
@@ -131,35 +120,40 @@ func (s *inboxShow) Run(ctx context.Context, out output) error {
 		if errors.Is(err, outbox.ErrUnknownMessage) {
 			return &exitError{exitFailed, fmt.Errorf("the inbox has no message %q of topic %s; see `api inbox list`", s.ID, s.Topic)}
 		}
-		if err != nil || s.JSON {
-			return errors.Join(err, s.print(out, r))
-		}
-		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintf(table, "topic\t%s\nid\t%s\nstate\t%s\nattempts\t%d\nreceived\t%s\n", r.Topic, plain(r.ID), r.State, r.Attempts,
-			r.ReceivedAt.UTC().Format(time.RFC3339))
-		if r.State == outbox.ReceivedWaiting {
-			fmt.Fprintf(table, "due\t%s\n", r.AvailableAt.UTC().Format(time.RFC3339))
-		}
-		fmt.Fprintf(table, "bytes\t%d\nlast error\t%s\n", r.Size, plain(r.LastError))
-		for name, value := range r.Headers {
-			fmt.Fprintf(table, "header %s\t%s\n", plain(name), plain(value))
-		}
-		if err := table.Flush(); err != nil {
+		if err != nil {
 			return err
 		}
-		if utf8.Valid(r.Payload) {
-			fmt.Fprintf(out, "\n%s\n", plain(string(r.Payload)))
-		} else {
-			fmt.Fprintf(out, "\n%q\n", r.Payload)
-		}
-		return nil
+		return s.print(out, r, func() error { return writeReceived(out, r) })
 	})
+}
+
+// writeReceived writes a message with all that is known of it.
+func writeReceived(out output, r outbox.Received) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "topic\t%s\nid\t%s\nstate\t%s\nattempts\t%d\nreceived\t%s\n", r.Topic, plain(r.ID), r.State, r.Attempts,
+		r.ReceivedAt.UTC().Format(time.RFC3339))
+	if r.State == outbox.ReceivedWaiting {
+		fmt.Fprintf(table, "due\t%s\n", r.AvailableAt.UTC().Format(time.RFC3339))
+	}
+	fmt.Fprintf(table, "bytes\t%d\nlast error\t%s\n", r.Size, plain(r.LastError))
+	for _, name := range slices.Sorted(maps.Keys(r.Headers)) {
+		fmt.Fprintf(table, "header %s\t%s\n", plain(name), plain(r.Headers[name]))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	content := fmt.Sprintf("%q", r.Payload)
+	if utf8.Valid(r.Payload) {
+		content = plain(string(r.Payload))
+	}
+	_, err := fmt.Fprintf(out, "\n%s\n", content)
+	return err
 }
 
 // chosenReceived names messages of a topic.
 type chosenReceived struct {
 	Database
-	asJSON
+	report
 	Topic string   `arg:"" help:"The messages' topic."`
 	IDs   []string `arg:"" name:"id" help:"Their ids, as inbox list shows them."`
 }
@@ -172,11 +166,10 @@ func (c *chosenReceived) on(
 		if err != nil {
 			return err
 		}
-		if c.JSON {
-			err = c.print(out, map[string]any{done: n, "of": len(c.IDs)})
-		} else {
-			_, err = fmt.Fprintf(out, "%s %d of %d\n", done, n, len(c.IDs))
-		}
+		err = c.print(out, map[string]any{done: n, "of": len(c.IDs)}, func() error {
+			_, err := fmt.Fprintf(out, "%s %d of %d\n", done, n, len(c.IDs))
+			return err
+		})
 		if n < int64(len(c.IDs)) {
 			return errors.Join(err, errors.New("the others are no dead letters of this topic, or too large to be kept whole; see `api inbox list`"))
 		}
@@ -198,7 +191,7 @@ func (d *inboxDiscard) Run(ctx context.Context, out output) error {
 
 type inboxSend struct {
 	Database
-	asJSON
+	report
 	Topic   string        `arg:"" help:"The topic that it is to have come on."`
 	ID      string        `arg:"" name:"id" help:"Its id. One that is known has no second effect."`
 	Payload string        `arg:"" name:"json" help:"Its content."`
@@ -214,16 +207,16 @@ func (s *inboxSend) Run(ctx context.Context, out output) error {
 	}
 	return s.within(ctx, func(pool *pgxpool.Pool, _ *slog.Logger) error {
 		known, err := outbox.SendReceived(ctx, pool, s.Topic, s.ID, []byte(s.Payload), s.After)
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case s.JSON:
-			return s.print(out, map[string]any{"topic": s.Topic, "id": s.ID, "known": known})
-		case known:
-			_, err = fmt.Fprintf(out, "%s was known, and has no second effect\n", s.ID)
-		default:
-			_, err = fmt.Fprintf(out, "%s is in the inbox\n", s.ID)
 		}
-		return err
+		return s.print(out, map[string]any{"topic": s.Topic, "id": s.ID, "known": known}, func() error {
+			what := "is in the inbox"
+			if known {
+				what = "was known, and has no second effect"
+			}
+			_, err := fmt.Fprintln(out, s.ID, what)
+			return err
+		})
 	})
 }

@@ -99,14 +99,11 @@ func (p *projectionsStatus) Run(ctx context.Context, out output) error {
 			table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(table, "CHECKPOINT\tPOSITION\tBEHIND\tMS BEHIND\tPARKED\tOWNER\tSTATE")
 			for _, s := range lags {
-				name, state := s.Name, strings.ToLower(string(s.State))
-				if s.Shards > 1 {
-					name += fmt.Sprintf(" %d of %d", s.Shard, s.Shards)
-				}
+				state := strings.ToLower(string(s.State))
 				if s.Reason != "" {
 					state += ": " + s.Reason
 				}
-				fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%s\t%s\n", name, s.Position, s.EventsBehind, s.MillisecondsBehind, s.Parked, s.Owner, state)
+				fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%s\t%s\n", lagName(s), s.Position, s.EventsBehind, s.MillisecondsBehind, s.Parked, s.Owner, state)
 			}
 			return table.Flush()
 		})

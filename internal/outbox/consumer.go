@@ -58,9 +58,9 @@ type ConsumerConfig struct {
 	Topic string
 	// Batch is how many events one Apply is given at most. Default 500.
 	Batch int
-	// InboxBytes bounds the runs that wait while a batch is applied; what is over it is dropped and read from the log.
+	// BufferBytes bounds the runs that wait while a batch is applied; what is over it is dropped and read from the log.
 	// Default 4 MiB.
-	InboxBytes int
+	BufferBytes int
 	// Probe is how often the head of the log is compared with what arrived, which heals the loss of the last message.
 	// Default 1 s.
 	Probe time.Duration
@@ -92,7 +92,7 @@ type ConsumerConfig struct {
 func (c ConsumerConfig) withDefaults() ConsumerConfig {
 	c.Topic = orDefault(c.Topic, LogTopic)
 	c.Batch = orDefault(c.Batch, 500)
-	c.InboxBytes = orDefault(c.InboxBytes, 4<<20)
+	c.BufferBytes = orDefault(c.BufferBytes, 4<<20)
 	c.Probe = orDefault(c.Probe, time.Second)
 	c.MoveEvery = orDefault(c.MoveEvery, 1000)
 	c.MoveAfter = orDefault(c.MoveAfter, 250*time.Millisecond)
@@ -143,12 +143,7 @@ func NewConsumer(
 
 // Flush asks for the checkpoint to move at once, and for the next second, over events of other types too. It does not
 // wait, and may be called by any goroutine.
-func (c *Consumer) Flush() {
-	select {
-	case c.flush <- struct{}{}:
-	default:
-	}
-}
+func (c *Consumer) Flush() { signal(c.flush) }
 
 // Status returns the consumer's state. It may be called by any goroutine.
 func (c *Consumer) Status() Status {
@@ -261,12 +256,8 @@ func (c *Consumer) Prepare(ctx context.Context) error {
 }
 
 func (c *Consumer) prepare(ctx context.Context, l *lease) error {
-	start, err := c.sub.From.token(ctx, c.store)
-	if err != nil {
-		return fmt.Errorf("checkpoint %s: %w", c.sub.Name, err)
-	}
 	asked := orDefault(c.sub.From, FromBeginning)
-	begun, err := l.create(ctx, start, asked)
+	begun, err := l.create(ctx, asked, func(ctx context.Context) (eventstore.Token, error) { return asked.token(ctx, c.store) })
 	if err != nil {
 		return err
 	}
@@ -302,7 +293,7 @@ func (c *Consumer) own(ctx context.Context, l *lease, at eventstore.Token) error
 	defer stop()
 	helpers.Go(func() { l.keep(held, stop) })
 
-	t := &tenure{c: c, lease: l, inbox: newInbox(c.cfg.InboxBytes), retry: pace{least: 20 * time.Millisecond, most: c.cfg.RetryMax}}
+	t := &tenure{c: c, lease: l, runs: newRunBuffer(c.cfg.BufferBytes), retry: pace{least: 20 * time.Millisecond, most: c.cfg.RetryMax}}
 	if len(c.sub.Types) > 0 {
 		t.want = func(eventType string) bool { return slices.Contains(c.sub.Types, eventType) }
 	}
@@ -315,7 +306,7 @@ func (c *Consumer) own(ctx context.Context, l *lease, at eventstore.Token) error
 	err := t.verify(held, at)
 	if err == nil {
 		if c.subscriber != nil {
-			helpers.Go(func() { c.receive(held, t.inbox) })
+			helpers.Go(func() { c.receive(held, t.runs) })
 		}
 		err = t.work(held)
 	}
@@ -323,7 +314,7 @@ func (c *Consumer) own(ctx context.Context, l *lease, at eventstore.Token) error
 	defer cancel()
 	var poison *poisonError
 	switch {
-	case errors.As(err, &poison) || diverged(err):
+	case errors.As(err, &poison) || eventstore.Diverged(err):
 		return c.halt(ending, l, err)
 	case errors.Is(err, errLost):
 		return err
@@ -337,11 +328,11 @@ func (c *Consumer) own(ctx context.Context, l *lease, at eventstore.Token) error
 func (c *Consumer) halt(ctx context.Context, l *lease, reason error) error {
 	c.cfg.Logger.Error("consumer halts", "name", c.sub.Name, "error", reason)
 	c.update(func(s *Status) { s.HaltedAt, s.HaltReason, s.LastError = time.Now(), reason.Error(), "" })
-	return l.halt(ctx, storable(reason.Error()))
+	return l.halt(ctx, reason.Error())
 }
 
-// receive acknowledges whatever the broker sends, since the log has it too, and keeps what the inbox has room for.
-func (c *Consumer) receive(ctx context.Context, into *inbox) {
+// receive acknowledges whatever the broker sends, since the log has it too, and keeps what the buffer has room for.
+func (c *Consumer) receive(ctx context.Context, into *runBuffer) {
 	retry := pace{least: 20 * time.Millisecond, most: c.cfg.RetryMax}
 	for ctx.Err() == nil {
 		messages, err := c.subscriber.Subscribe(ctx, c.cfg.Topic)

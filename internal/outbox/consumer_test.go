@@ -237,7 +237,7 @@ func TestSlowConsumerSlowsNobody(t *testing.T) {
 	local := outbox.NewLocal(outbox.LocalConfig{Queue: 1})
 	defer local.Close()
 	b.run(outbox.NewRelay(b.store, local, outbox.RelayConfig{}).Run)
-	cfg := outbox.ConsumerConfig{InboxBytes: 2000, Probe: never}
+	cfg := outbox.ConsumerConfig{BufferBytes: 2000, Probe: never}
 
 	slow, slowAt := sums("slow_v1")
 	held, release := make(chan struct{}), make(chan struct{})

@@ -168,7 +168,7 @@ func (d *Dispatcher) settle(ctx context.Context, batch []claimed) error {
 			continue
 		}
 		failed, attempts = append(failed, m.id), append(attempts, m.attempt)
-		waits, reasons = append(waits, d.backOff(m.attempt).Seconds()), append(reasons, m.err.Error())
+		waits, reasons = append(waits, d.backOff(m.attempt).Seconds()), append(reasons, eventstore.Reason(m.err.Error()))
 	}
 	var b pgx.Batch
 	b.Queue(sqlAsync)

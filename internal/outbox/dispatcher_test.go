@@ -149,7 +149,7 @@ func TestDispatcherBuriesAndDigsUp(t *testing.T) {
 			if msg.Metadata[outbox.MetaAttempt] == "2" {
 				panic("as bad as an error")
 			}
-			return errors.New("no such address")
+			return errors.New("no such\x00 addr\xffess") // which Postgres would not take
 		}
 		return nil
 	})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -77,15 +76,4 @@ func blamed(err error) (cause error, is bool) {
 		return blame.err, true
 	}
 	return nil, false
-}
-
-// reasonMax bounds the reasons that are stored, in bytes.
-const reasonMax = 4000
-
-// storable is a reason as Postgres takes it.
-func storable(reason string) string {
-	if len(reason) > reasonMax {
-		reason = reason[:reasonMax] + "…"
-	}
-	return strings.ToValidUTF8(strings.ReplaceAll(reason, "\x00", ""), "")
 }

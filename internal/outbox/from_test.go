@@ -114,11 +114,17 @@ func TestAReactorGoesOnFromItsCheckpointWhateverFromSays(t *testing.T) {
 		b.run(outbox.NewConsumer(b.pool, b.store, nil, sub, cfg).Run)()
 	}
 	b.add(1, 1)
-	b.run(outbox.NewConsumer(b.pool, b.store, nil, sub, cfg).Run)
+	stop = b.run(outbox.NewConsumer(b.pool, b.store, nil, sub, cfg).Run)
 	until(b.ctx, t, "the new event", func() bool { return slices.Equal(r.positions(), []int64{4, 5}) })
 	if !strings.Contains(log.String(), `asked=beginning begun="after 2"`) {
 		t.Errorf("the log says\n%s", &log)
 	}
+	stop()
+	// A position that the log has not reached any more, as after a restore, is nobody's business either.
+	sub.From = outbox.FromAfter(1000)
+	b.add(2, 1)
+	b.run(outbox.NewConsumer(b.pool, b.store, nil, sub, cfg).Run)
+	until(b.ctx, t, "the newest event", func() bool { return slices.Equal(r.positions(), []int64{4, 5, 6, 7}) })
 }
 
 // Events of several types come in the order of the log, and so of each stream, one after the other.

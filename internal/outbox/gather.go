@@ -20,12 +20,12 @@ func (t *tenure) gather(ctx context.Context) (portion, error) {
 		}
 	}
 	for len(batch.events) < t.c.cfg.Batch {
-		run, any := t.inbox.peek()
+		run, any := t.runs.peek()
 		if !any {
 			break
 		}
 		if run.head.last() <= batch.to || run.head.logID != t.at.LogID || run.head.epoch != t.at.Epoch {
-			t.inbox.drop() // seen before, or of another history; the probe finds out when it is ours that changed
+			t.runs.drop() // seen before, or of another history; the probe finds out when it is ours that changed
 			continue
 		}
 		if run.head.first > batch.to+1 {
@@ -34,7 +34,7 @@ func (t *tenure) gather(ctx context.Context) (portion, error) {
 			}
 			return t.fill(ctx, run.head.first)
 		}
-		t.inbox.drop()
+		t.runs.drop()
 		t.add(&batch, run)
 	}
 	if batch.to > t.seen || !t.behind {
@@ -90,7 +90,7 @@ func (t *tenure) fill(ctx context.Context, first int64) (portion, error) {
 		if t.stale {
 			t.behind = true // the page was read before the run came
 		} else {
-			t.inbox.drop()
+			t.runs.drop()
 		}
 	}
 	return batch, err

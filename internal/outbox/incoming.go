@@ -137,7 +137,7 @@ func (c InboxConfig) arrive(topic string, msg *message.Message) arrival {
 			a.id = msg.UUID
 		}
 	}
-	if a.flaw == "" && (len(a.id) > MaxIncomingIDBytes || !utf8.ValidString(a.id) || strings.ContainsRune(a.id, 0)) {
+	if a.flaw == "" && (len(a.id) > MaxIncomingIDBytes || !isText(a.id)) {
 		fail("the id has %d bytes, more than the limit of %d, or is no text", len(a.id), MaxIncomingIDBytes)
 	}
 	if a.flaw != "" {
@@ -155,7 +155,7 @@ func (c InboxConfig) headers(all message.Metadata) (kept map[string]string, flaw
 		switch {
 		case len(kept) >= c.MaxHeaders || size > c.MaxHeaderBytes:
 			return kept, fmt.Sprintf("there are %d headers; at most %d with %d bytes together are kept", len(all), c.MaxHeaders, c.MaxHeaderBytes)
-		case storable(name) != name || storable(value) != value:
+		case !isText(name) || !isText(value):
 			flaw = fmt.Sprintf("header %q is no text", name)
 		default:
 			kept[name] = value
@@ -163,3 +163,6 @@ func (c InboxConfig) headers(all message.Metadata) (kept map[string]string, flaw
 	}
 	return kept, flaw
 }
+
+// isText tells whether a column of text takes it as it is.
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }

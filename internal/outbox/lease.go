@@ -100,21 +100,19 @@ func newLease(pool *pgxpool.Pool, name string, shard int, owner string, ttl time
 	return &lease{pool: pool, name: name, shard: shard, shards: 1, owner: owner, ttl: ttl, start: time.Now()}
 }
 
-// create makes the rows of all the checkpoint's shards when there are none yet. A checkpoint that was begun with another
-// number of shards, or that has lost this one, is a *ShardsError. It returns where the checkpoint was begun, as far as that
-// is known.
-func (l *lease) create(ctx context.Context, at eventstore.Token, from From) (begun From, err error) {
-	var b pgx.Batch
-	b.Queue(sqlCreate, l.name, l.shards, at.Position, at.EventID, at.LogID, at.Epoch, from)
-	b.Queue(sqlShards, l.name, l.shard)
-	results := l.pool.SendBatch(ctx, &b)
-	kept, there := 0, false
-	_, err = results.Exec()
-	if err == nil {
-		err = results.QueryRow().Scan(&kept, &there, &begun)
-	}
-	if closed := results.Close(); err == nil {
-		err = closed
+// create makes the rows of all the checkpoint's shards when there are none yet, where start says; nobody is asked for that
+// otherwise. A checkpoint that was begun with another number of shards, or that has lost this one, is a *ShardsError. It
+// returns where the checkpoint was begun, as far as that is known.
+func (l *lease) create(ctx context.Context, from From, start func(context.Context) (eventstore.Token, error)) (begun From, err error) {
+	kept, there, begun, err := l.rows(ctx)
+	if err == nil && kept == 0 {
+		var at eventstore.Token
+		if at, err = start(ctx); err == nil {
+			_, err = l.pool.Exec(ctx, sqlCreate, l.name, l.shards, at.Position, at.EventID, at.LogID, at.Epoch, from)
+		}
+		if err == nil {
+			kept, there, begun, err = l.rows(ctx)
+		}
 	}
 	if err != nil {
 		return "", fmt.Errorf("creating checkpoint %s: %w", l.name, err)
@@ -123,6 +121,12 @@ func (l *lease) create(ctx context.Context, at eventstore.Token, from From) (beg
 		return "", &ShardsError{Checkpoint: l.name, Shard: l.shard, Shards: l.shards, Kept: kept}
 	}
 	return begun, nil
+}
+
+// rows tells with how many shards the checkpoint was begun, 0 if it was not, whether this one has its row, and from where.
+func (l *lease) rows(ctx context.Context) (kept int, there bool, begun From, err error) {
+	err = l.pool.QueryRow(ctx, sqlShards, l.name, l.shard).Scan(&kept, &there, &begun)
+	return kept, there, begun, err
 }
 
 // take tries to become the owner and returns the checkpoint.
@@ -220,7 +224,7 @@ func (l *lease) release(ctx context.Context, leaving bool) error {
 
 // halt records why the checkpoint does not move any more and gives the lease back.
 func (l *lease) halt(ctx context.Context, reason string) error {
-	if _, err := l.pool.Exec(ctx, sqlHalt, l.name, l.shard, l.epoch, reason); err != nil {
+	if _, err := l.pool.Exec(ctx, sqlHalt, l.name, l.shard, l.epoch, eventstore.Reason(reason)); err != nil {
 		return fmt.Errorf("halting %s: %w", l.name, err)
 	}
 	return nil

@@ -8,6 +8,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headrace/headrace/internal/eventstore"
 )
 
 // Parked is a parked stream as operators see it.
@@ -131,7 +133,7 @@ func SkipParked(ctx context.Context, pool *pgxpool.Pool, checkpoint, stream, by,
 }
 
 func ask(ctx context.Context, pool *pgxpool.Pool, checkpoint, stream, action, by, reason string) ([]Asked, error) {
-	rows, err := pool.Query(ctx, sqlAsk, checkpoint, stream, action, by, storable(reason))
+	rows, err := pool.Query(ctx, sqlAsk, checkpoint, stream, action, by, eventstore.Reason(reason))
 	if err != nil {
 		return nil, fmt.Errorf("asking for a %s: %w", action, err)
 	}

@@ -3,12 +3,12 @@ package outbox
 import (
 	"context"
 	"errors"
-	"io"
 	"math/rand/v2"
-	"net"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/headrace/headrace/internal/eventstore"
 )
 
 // pace is a time that doubles between two bounds: the time between polls while idle, or between attempts that fail.
@@ -50,16 +50,16 @@ func pause(ctx context.Context, d time.Duration) bool {
 // transient tells whether the same work may succeed when it is done again: conflicts between transactions, shortage,
 // shutdown, a lost connection, a time limit.
 func transient(err error) bool {
-	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) {
-		switch pg.Code[:2] {
-		case "08", "40", "53", "57", "58": // connection, rollback, shortage, operator, system
-			return true
-		}
-		return pg.Code == "55P03" || pg.Code == "25006" // lock not available; read only, as after a failover
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && (pg.Code == "55P03" || pg.Code == "25006") {
+		return true // lock not available; read only, as after a failover
 	}
-	var network net.Error
-	var connect *pgconn.ConnectError
-	return errors.As(err, &network) || errors.As(err, &connect) || pgconn.SafeToRetry(err) ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	return eventstore.Transient(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// signal leaves a token for whoever waits for one, unless there is one already.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }

@@ -188,7 +188,7 @@ func (t *tenure) park(ctx context.Context, event eventstore.Event, cause error, 
 	e.stream, e.next = event.Stream, &event
 	e.queue = func(b *pgx.Batch) {
 		b.Queue(sqlPark, t.lease.name, t.lease.shard, event.Stream, event.Position, event.ID, event.Type, types,
-			storable(cause.Error()))
+			eventstore.Reason(cause.Error()))
 	}
 	return t.settle(ctx, e)
 }
@@ -197,5 +197,5 @@ func (t *tenure) park(ctx context.Context, event eventstore.Event, cause error, 
 func (t *tenure) skip(b *pgx.Batch, event eventstore.Event, reason, by string) {
 	t.c.cfg.Logger.Error("an event is skipped", "name", t.c.sub.Name, "stream", event.Stream, "position", event.Position,
 		"type", event.Type, "by", by, "reason", reason)
-	b.Queue(sqlSkip, t.lease.name, event.Position, event.ID, event.Stream, event.Type, storable(reason), by)
+	b.Queue(sqlSkip, t.lease.name, event.Position, event.ID, event.Stream, event.Type, eventstore.Reason(reason), by)
 }

@@ -34,8 +34,8 @@ func TestConsumerDecidesByPosition(t *testing.T) {
 		defer local.Close()
 		cfg := outbox.ConsumerConfig{
 			Probe: never, Logger: quiet(),
-			Batch:      rapid.IntRange(1, 60).Draw(rt, "batch"),
-			InboxBytes: rapid.SampledFrom([]int{1, 3000, 1 << 20}).Draw(rt, "inbox"),
+			Batch:       rapid.IntRange(1, 60).Draw(rt, "batch"),
+			BufferBytes: rapid.SampledFrom([]int{1, 3000, 1 << 20}).Draw(rt, "inbox"),
 		}
 		sub, at := sums(name)
 		stop := b.run(outbox.NewConsumer(b.pool, b.store, local, sub, cfg).Run)

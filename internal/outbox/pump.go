@@ -124,7 +124,7 @@ func (p *pump[T]) record(ctx context.Context, finished <-chan T, free chan<- str
 	}
 }
 
-// backOff is the time from a failed attempt to the next, which doubles from least to most, with a quarter more or less by
+// backOff is the time from a failed attempt to the next, which doubles from least to most, with an eighth more or less by
 // chance.
 func backOff(attempt int, least, most time.Duration) time.Duration {
 	wait := most

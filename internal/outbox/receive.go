@@ -14,6 +14,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headrace/headrace/internal/eventstore"
 )
 
 // DeadError says that a message is of no use to try again; see Dead.
@@ -225,7 +227,7 @@ func put(ctx context.Context, pool *pgxpool.Pool, a arrival) (known bool, err er
 	for {
 		var inserted bool
 		var digest []byte
-		err := pool.QueryRow(ctx, sqlInboxPut, a.topic, a.id, a.digest, a.size, a.payload, a.headers, a.after.Seconds(), storable(a.flaw)).
+		err := pool.QueryRow(ctx, sqlInboxPut, a.topic, a.id, a.digest, a.size, a.payload, a.headers, a.after.Seconds(), eventstore.Reason(a.flaw)).
 			Scan(&inserted, &digest)
 		switch {
 		case err != nil:
@@ -292,7 +294,7 @@ func (in *Inbox) settle(ctx context.Context, batch []incoming) error {
 		failed.topics, failed.ids = append(failed.topics, m.Topic), append(failed.ids, m.ID)
 		attempts, final = append(attempts, m.Attempt), append(final, dead)
 		waits = append(waits, backOff(m.Attempt, in.cfg.RetryMin, in.cfg.RetryMax).Seconds())
-		reasons = append(reasons, storable(m.err.Error()))
+		reasons = append(reasons, eventstore.Reason(m.err.Error()))
 	}
 	var b pgx.Batch
 	b.Queue(sqlInboxHandled, handled.topics, handled.ids)

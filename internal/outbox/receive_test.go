@@ -258,6 +258,12 @@ func TestInboxKeepsPoisonAsItCame(t *testing.T) {
 			t.Errorf("%s: kept %d times", c.reason, n)
 		}
 	}
+	// A header is bounded with the others together, and by nothing else.
+	long := with(paid("long header", "i"), "name", strings.Repeat("v", 5000))
+	if err := in.Accept(b.ctx, "payments", long); err != nil {
+		t.Fatal(err)
+	}
+	until(b.ctx, t, "the long header is no flaw", func() bool { return b.received("long header").State == outbox.ReceivedHandled })
 	// Of the one that was cut off no part is worked on; the others may be, at an operator's word.
 	for _, r := range mustList(b, outbox.ReceivedDead) {
 		n, err := outbox.RetryReceived(b.ctx, b.pool, "payments", r.ID)
@@ -366,12 +372,16 @@ func TestInboxLosesNothing(t *testing.T) {
 	nats.Stop()
 	nats.Start()
 	publish(20, 40)
-	// Postgres does not take what comes.
+	handled := func(n int) func() bool {
+		return func() bool { return b.count(`select count(*) from inbox where handled_at is not null`) == n }
+	}
+	// Postgres does not take what comes. What was in hand then would be worked on again.
+	until(b.ctx, t, "what came before is handled", handled(40))
 	b.exec(`alter table inbox rename to away`)
 	publish(40, 60)
 	b.exec(`alter table away rename to inbox`)
 	publish(50, 70)
-	until(b.ctx, t, "all are handled", func() bool { return b.count(`select count(*) from inbox where handled_at is not null`) == 70 })
+	until(b.ctx, t, "all are handled", handled(70))
 	for i := range 70 {
 		if n := h.of(fmt.Sprint("p-", i)); n != 1 {
 			t.Errorf("p-%d was worked on %d times", i, n)

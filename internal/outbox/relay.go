@@ -139,7 +139,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			r.told(at.Position, 0)
 			at, err = r.follow(ctx, at, nil)
 		}
-		if diverged(err) {
+		if eventstore.Diverged(err) {
 			begun = false // there is nothing to go on from
 		}
 		r.complain(ctx, err)
@@ -190,7 +190,10 @@ func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
 	if err != nil {
 		return err
 	}
-	if _, err := l.create(ctx, eventstore.Token{LogID: head.LogID, Epoch: head.Epoch}, FromBeginning); err != nil {
+	_, err = l.create(ctx, FromBeginning, func(context.Context) (eventstore.Token, error) {
+		return eventstore.Token{LogID: head.LogID, Epoch: head.Epoch}, nil
+	})
+	if err != nil {
 		return err
 	}
 	at, taken, err := l.take(ctx, evenHalted)
@@ -218,7 +221,7 @@ func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
 			_, err = r.follow(held, at, l)
 		}
 	}
-	if diverged(err) && !ours {
+	if eventstore.Diverged(err) && !ours {
 		r.cfg.Logger.Error("relay halts: its checkpoint is not of this log", "checkpoint", l.name, "error", err)
 		return r.halt(ending, l, err.Error())
 	}
@@ -240,13 +243,6 @@ func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
 func (r *Relay) halt(ctx context.Context, l *lease, reason string) error {
 	r.update(func(s *Status) { s.HaltedAt, s.HaltReason, s.LastError = time.Now(), reason, "" })
 	return l.halt(ctx, reason)
-}
-
-// diverged tells whether an error says that a checkpoint does not belong to the log.
-func diverged(err error) bool {
-	var other *eventstore.DivergedError
-	var beyond *eventstore.BeyondHeadError
-	return errors.As(err, &other) || errors.As(err, &beyond)
 }
 
 // follow publishes what comes after at, and returns how far it came. It returns when ctx ended or something failed that a

@@ -12,6 +12,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/headrace/headrace/internal/eventstore"
 )
 
 // ErrForeign is returned by Return for a message that no dispatcher has sent.
@@ -41,7 +43,7 @@ func (d *Dispatcher) Return(ctx context.Context, topic string, msg *message.Mess
 
 	var dead bool
 	err = d.pool.QueryRow(ctx, sqlReturn, id, topic, msg.Metadata.Get(MetaKey), []byte(msg.Payload), headers, created, attempt,
-		d.backOff(attempt).Seconds(), reason.Error(), d.cfg.Attempts).Scan(&dead)
+		d.backOff(attempt).Seconds(), eventstore.Reason(reason.Error()), d.cfg.Attempts).Scan(&dead)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}

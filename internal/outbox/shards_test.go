@@ -80,7 +80,7 @@ func TestShardsTogetherEqualAReplayWhateverTheBrokerDoes(t *testing.T) {
 					return apply(ctx, tx, events)
 				}
 				b.run(outbox.NewConsumer(b.pool, b.store, local, sub, outbox.ConsumerConfig{
-					Batch: 1 + random.IntN(50), InboxBytes: 1 + random.IntN(10_000),
+					Batch: 1 + random.IntN(50), BufferBytes: 1 + random.IntN(10_000),
 					Probe: 5 * time.Millisecond, RetryMax: time.Millisecond, Logger: quiet(),
 				}).Run)
 			}

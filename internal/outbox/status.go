@@ -48,11 +48,14 @@ func (l *lease) look(ctx context.Context) (row Status, err error) {
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return row, fmt.Errorf("reading checkpoint %s: %w", l.name, err)
 	}
-	if haltedAt != nil {
-		row.HaltedAt = *haltedAt
-	}
-	if pausedAt != nil {
-		row.PausedAt = *pausedAt
-	}
+	row.HaltedAt, row.PausedAt = orZero(haltedAt), orZero(pausedAt)
 	return row, nil
+}
+
+// orZero is a time that may be null.
+func orZero(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
 }

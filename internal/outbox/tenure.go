@@ -11,14 +11,14 @@ import (
 	"github.com/headrace/headrace/internal/eventstore"
 )
 
-// tenure is a consumer's work while it holds the lease. Only inbox is shared with another goroutine.
+// tenure is a consumer's work while it holds the lease. Only runs is shared with another goroutine.
 //
 // After any failure it goes back to the checkpoint as the database has it: there is one way to recover, and it is the
 // same for a lost connection, an unknown outcome of a commit, and a broker that lied.
 type tenure struct {
 	c     *Consumer
 	lease *lease
-	inbox *inbox
+	runs  *runBuffer
 	want  func(eventType string) bool // nil: all
 	retry pace
 
@@ -105,7 +105,7 @@ func (t *tenure) work(ctx context.Context) error {
 			return err
 		}
 		if errors.Is(err, errFenced) {
-			t.inbox.clear() // if the lease is still held, the broker said what the log does not
+			t.runs.clear() // if the lease is still held, the broker said what the log does not
 		}
 		t.c.failing(ctx, err)
 		if err := t.recover(ctx); err != nil {
@@ -122,7 +122,7 @@ func (t *tenure) recover(ctx context.Context) error {
 		if err == nil {
 			err = t.verify(ctx, at)
 		}
-		if err == nil || errors.Is(err, errLost) || diverged(err) {
+		if err == nil || errors.Is(err, errLost) || eventstore.Diverged(err) {
 			return err
 		}
 		t.c.failing(ctx, err)
@@ -236,8 +236,8 @@ func (t *tenure) wait(ctx context.Context, next <-chan struct{}) error {
 	_, raised := t.c.store.Epoch()
 	select {
 	case <-raised:
-	case <-t.inbox.wake:
-		t.behind = t.inbox.takeMissed() || t.behind
+	case <-t.runs.wake:
+		t.behind = t.runs.takeMissed() || t.behind
 	case <-next:
 		t.behind = true
 	case <-t.c.flush:

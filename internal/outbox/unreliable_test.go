@@ -101,7 +101,7 @@ func TestProjectionEqualsAReplayWhateverTheBrokerDoes(t *testing.T) {
 			})
 			b.run(relay.Run)
 			cfg := outbox.ConsumerConfig{
-				Batch: 1 + random.IntN(50), InboxBytes: 1 + random.IntN(10_000),
+				Batch: 1 + random.IntN(50), BufferBytes: 1 + random.IntN(10_000),
 				Probe: 5 * time.Millisecond, RetryMax: time.Millisecond, Logger: quiet(),
 			}
 			sub, at := sums("sums_v1")

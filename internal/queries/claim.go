@@ -63,9 +63,14 @@ type checkpointRow struct {
 }
 
 func (c checkpointRow) token() eventstore.Token {
-	t := eventstore.Token{Epoch: c.LogEpoch, Position: c.Position}
-	if c.EventID != nil && c.LogID != nil {
-		t.EventID, t.LogID = *c.EventID, *c.LogID
+	return tokenOf(c.Position, c.LogEpoch, c.EventID, c.LogID)
+}
+
+// tokenOf is where a checkpoint's row says that it is. The ids are null until it moves.
+func tokenOf(position int64, epoch int32, eventID, logID *uuid.UUID) eventstore.Token {
+	t := eventstore.Token{Epoch: epoch, Position: position}
+	if eventID != nil && logID != nil {
+		t.EventID, t.LogID = *eventID, *logID
 	}
 	return t
 }

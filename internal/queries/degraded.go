@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Degradation says why an object is shown as it was before an event and not as it is: its view could not handle the event,
@@ -250,12 +249,6 @@ func (p *Progress) learnParked(ctx context.Context, found []serving) error {
 		f()
 	}
 	return nil
-}
-
-// CheckpointNamed is the checkpoint that a name stands for: a view stands for that of the table that serves it, and any other
-// name for itself.
-func CheckpointNamed(ctx context.Context, pool *pgxpool.Pool, name string) (string, error) {
-	return checkpointOf(ctx, pool, name)
 }
 
 // lookParked finds out what other processes parked, for those who do not wait.

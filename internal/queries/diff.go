@@ -136,11 +136,7 @@ func (r *rebuild) approach(ctx context.Context, f *fill) error {
 		case time.Now().After(patience):
 			return &BehindError{Projection: f.p.Name, Position: least, Wanted: f.position(), Head: f.position()}
 		}
-		timer := time.NewTimer(50 * time.Millisecond)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if rest(ctx, 50*time.Millisecond); ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
@@ -226,7 +222,7 @@ func (r *rebuild) takeShards(ctx context.Context, tx pgx.Tx, f *fill, at []int64
 
 // ignoreClosed leaves out that there was nothing to roll back any more.
 func ignoreClosed(err error) error {
-	if errors.Is(err, pgx.ErrTxClosed) || err != nil && transient(err) {
+	if errors.Is(err, pgx.ErrTxClosed) || err != nil && eventstore.Transient(err) {
 		return nil
 	}
 	return err

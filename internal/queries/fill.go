@@ -202,9 +202,13 @@ func (r *rebuild) work(ctx context.Context, f *fill, w *worker, shares <-chan sh
 // applyShare applies and records a share. When it fails for a reason that will not pass, it is halved until the event at
 // fault stands alone, and everything before that is applied.
 func (r *rebuild) applyShare(ctx context.Context, f *fill, w *worker, s share) error {
-	err := r.retrying(ctx, func() error { return r.commit(ctx, f, w, s) })
+	err := r.record(ctx, f, w, s.to, func(tx pgx.Tx) error { return f.p.Apply(ctx, tx, s.events) })
+	if err == nil {
+		w.events += int64(len(s.events))
+		return nil
+	}
 	var lost *RebuildingError
-	if err == nil || ctx.Err() != nil || len(s.events) == 0 || errors.As(err, &lost) || transient(err) {
+	if ctx.Err() != nil || len(s.events) == 0 || errors.As(err, &lost) || eventstore.Transient(err) {
 		return err
 	}
 	if len(s.events) == 1 {
@@ -220,21 +224,37 @@ func (r *rebuild) applyShare(ctx context.Context, f *fill, w *worker, s share) e
 	return r.applyShare(ctx, f, w, share{events: w.flowing(s.events[half:]), to: s.to})
 }
 
-// commit applies a share and moves the worker's checkpoint in one transaction.
-func (r *rebuild) commit(ctx context.Context, f *fill, w *worker, s share) error {
-	err := pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, sqlAsyncCommit); err != nil {
-			return err
-		}
-		if err := f.p.Apply(ctx, tx, s.events); err != nil {
-			return err
-		}
-		return r.move(ctx, tx, f, w, s.to)
+// record does something together with the move of a worker's checkpoint.
+func (r *rebuild) record(ctx context.Context, f *fill, w *worker, to eventstore.Token, do func(pgx.Tx) error) error {
+	err := r.retrying(ctx, func() error {
+		return pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, sqlAsyncCommit); err != nil {
+				return err
+			}
+			if err := do(tx); err != nil {
+				return err
+			}
+			return r.move(ctx, tx, f, w, to)
+		})
 	})
 	if err != nil && !errors.Is(err, errMoved) {
 		return err
 	}
-	w.at, w.events = s.to, w.events+int64(len(s.events))
+	w.at = to
+	return nil
+}
+
+// move moves a worker's checkpoint.
+func (r *rebuild) move(ctx context.Context, tx pgx.Tx, f *fill, w *worker, to eventstore.Token) error {
+	name := f.p.Checkpoint() + fillSuffix
+	tag, err := tx.Exec(ctx, sqlMoveWorker, name, w.shard, to.Position, to.EventID, to.LogID, to.Epoch, w.epoch, w.at.Position,
+		rebuildLease.Seconds())
+	if err != nil {
+		return fmt.Errorf("move checkpoint %s: %w", name, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return r.whyNotMoved(ctx, tx, f, w, to.Position)
+	}
 	return nil
 }
 
@@ -264,14 +284,10 @@ func (r *rebuild) whyNotMoved(ctx context.Context, tx pgx.Tx, f *fill, w *worker
 func (r *rebuild) retrying(ctx context.Context, f func() error) error {
 	for try := 1; ; try++ {
 		err := f()
-		if err == nil || ctx.Err() != nil || !transient(err) || try == fillTries {
+		if err == nil || ctx.Err() != nil || !eventstore.Transient(err) || try == fillTries {
 			return err
 		}
-		timer := time.NewTimer(min(5*time.Second, time.Duration(try)*100*time.Millisecond))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if rest(ctx, min(5*time.Second, time.Duration(try)*100*time.Millisecond)); ctx.Err() != nil {
 			return err
 		}
 	}

@@ -2,14 +2,9 @@ package queries
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"iter"
-	"net"
 	"slices"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/headrace/headrace/internal/eventstore"
 )
@@ -182,11 +177,11 @@ func (f *follower) read(ctx context.Context) ([]eventstore.Event, error) {
 	if ctx.Err() != nil {
 		return nil, nil
 	}
-	if err != nil && transient(err) {
+	if err != nil && eventstore.Transient(err) {
 		rest(ctx, t.cfg.PollMax)
 		return nil, nil
 	}
-	if gone(err) {
+	if eventstore.Diverged(err) {
 		return nil, f.lost()
 	}
 	if err != nil {
@@ -239,20 +234,4 @@ func (f *follower) wait(ctx context.Context) {
 	case <-ctx.Done():
 		t.unpark(w)
 	}
-}
-
-// transient tells whether a reading may succeed when it is done again: the connection broke, or the database starts, stops
-// or is short of something.
-func transient(err error) bool {
-	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) {
-		switch pg.Code[:2] {
-		case "08", "40", "53", "57", "58": // connection, rollback, shortage, operator, system
-			return true
-		}
-		return false
-	}
-	var network net.Error
-	var connect *pgconn.ConnectError
-	return errors.As(err, &network) || errors.As(err, &connect) || pgconn.SafeToRetry(err) ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }

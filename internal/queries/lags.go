@@ -65,13 +65,8 @@ func ReadLags(ctx context.Context, pool *pgxpool.Pool) ([]Lag, error) {
 		return nil, fmt.Errorf("read the checkpoints: %w", err)
 	}
 	lags := make([]Lag, 0, len(found))
-	for len(found) > 0 {
-		end := 1
-		for end < len(found) && found[end].Name == found[0].Name {
-			end++
-		}
-		lags = append(lags, ofCheckpoint(found[:end])...)
-		found = found[end:]
+	for _, rows := range cut(found, func(row lagRow) string { return row.Name }) {
+		lags = append(lags, ofCheckpoint(rows)...)
 	}
 	return lags, nil
 }

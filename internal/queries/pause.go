@@ -21,7 +21,7 @@ func (e *UnknownCheckpointError) Error() string {
 // table, which is returned. It is an *UnknownCheckpointError when there is none, or when it is that of a table that does
 // not serve and nobody works on.
 func Pause(ctx context.Context, pool *pgxpool.Pool, name, by string) (checkpoint string, err error) {
-	if checkpoint, err = checkpointOf(ctx, pool, name); err != nil {
+	if checkpoint, err = CheckpointNamed(ctx, pool, name); err != nil {
 		return "", err
 	}
 	tag, err := pool.Exec(ctx, sqlPause, checkpoint, by)
@@ -37,7 +37,7 @@ func Pause(ctx context.Context, pool *pgxpool.Pool, name, by string) (checkpoint
 // Resume ends a pause or a halt of all shards of a checkpoint, whose name is as for Pause. It is an
 // *UnknownCheckpointError when it is neither paused nor halted.
 func Resume(ctx context.Context, pool *pgxpool.Pool, name string) (checkpoint string, err error) {
-	if checkpoint, err = checkpointOf(ctx, pool, name); err != nil {
+	if checkpoint, err = CheckpointNamed(ctx, pool, name); err != nil {
 		return "", err
 	}
 	tag, err := pool.Exec(ctx, sqlResume, checkpoint)
@@ -50,8 +50,9 @@ func Resume(ctx context.Context, pool *pgxpool.Pool, name string) (checkpoint st
 	return checkpoint, nil
 }
 
-// checkpointOf turns a view's name into that of its serving table, and leaves others as they are.
-func checkpointOf(ctx context.Context, pool *pgxpool.Pool, name string) (string, error) {
+// CheckpointNamed is the checkpoint that a name stands for: a view stands for that of the table that serves it, and any other
+// name for itself.
+func CheckpointNamed(ctx context.Context, pool *pgxpool.Pool, name string) (string, error) {
 	var checkpoint string
 	if err := pool.QueryRow(ctx, sqlCheckpointOf, name).Scan(&checkpoint); err != nil {
 		return "", fmt.Errorf("look up %s: %w", name, err)

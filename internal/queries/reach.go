@@ -75,13 +75,7 @@ type serving struct {
 	BehindSeconds float64    `db:"behind_seconds"`
 }
 
-func (s serving) token() eventstore.Token {
-	t := eventstore.Token{Epoch: s.Epoch, Position: s.Position}
-	if s.EventID != nil && s.LogID != nil {
-		t.EventID, t.LogID = *s.EventID, *s.LogID
-	}
-	return t
-}
+func (s serving) token() eventstore.Token { return tokenOf(s.Position, s.Epoch, s.EventID, s.LogID) }
 
 // halted is the error for those who wait for what lies beyond this shard's position; nil when it goes on.
 func (s serving) halted() error {
@@ -100,16 +94,20 @@ func (s serving) halted() error {
 
 // views cuts the rows of sqlServing, which are in order of name and shard, into those of each view.
 func views(found []serving) [][]serving {
-	var cut [][]serving
-	for i := 0; i < len(found); {
+	return cut(found, func(s serving) string { return s.Name })
+}
+
+// cut cuts rows that are in order of a name into those of each name.
+func cut[T any](rows []T, name func(T) string) (parts [][]T) {
+	for i := 0; i < len(rows); {
 		end := i + 1
-		for end < len(found) && found[end].Name == found[i].Name {
+		for end < len(rows) && name(rows[end]) == name(rows[i]) {
 			end++
 		}
-		cut = append(cut, found[i:end:end])
+		parts = append(parts, rows[i:end:end])
 		i = end
 	}
-	return cut
+	return parts
 }
 
 // tokens are the positions of a view's shards. Rows that are missing are at 0, whichever of them says so.

@@ -125,48 +125,21 @@ func (e *NoTableError) Error() string { return fmt.Sprintf("%s: %s", e.View, e.R
 // An event that cannot be applied is a *PoisonError, another rebuild of the view at the same time a *RebuildingError, a view
 // that is not there an *UnknownProjectionError, a version without a table a *NoTableError. What serves is as it was.
 func Rebuild(ctx context.Context, pool *pgxpool.Pool, store *eventstore.Store, p Projection, cfg RebuildConfig) (Filled, error) {
-	r := newRebuild(pool, store, cfg)
-	fill, err := r.begin(ctx, p, chooseNext)
-	if err != nil {
-		return Filled{}, fmt.Errorf("rebuild %s: %w", p.Name, err)
-	}
-	filled, err := r.complete(ctx, fill, cfg.Switch)
-	if err != nil {
-		return filled, fmt.Errorf("rebuild %s: %w", p.Name, err)
-	}
-	return filled, nil
+	return newRebuild(pool, store, cfg).run(ctx, p, "rebuild "+p.Name, chooseNext, cfg.Switch)
 }
 
 // Switch lets a table of the projection's version serve that does not, after bringing it up to date; one that is not filled
 // is filled first. Generation 0 stands for the newest. The switch is one transaction, after which the replaced table is
 // kept, for Rollback, until Drop. Errors are those of Rebuild.
 func Switch(ctx context.Context, pool *pgxpool.Pool, store *eventstore.Store, p Projection, generation int, cfg RebuildConfig) (Filled, error) {
-	r := newRebuild(pool, store, cfg)
-	fill, err := r.begin(ctx, p, chooseGeneration(generation))
-	if err != nil {
-		return Filled{}, fmt.Errorf("switch %s: %w", p.Name, err)
-	}
-	filled, err := r.complete(ctx, fill, true)
-	if err != nil {
-		return filled, fmt.Errorf("switch %s: %w", p.Name, err)
-	}
-	return filled, nil
+	return newRebuild(pool, store, cfg).run(ctx, p, "switch "+p.Name, chooseGeneration(generation), true)
 }
 
 // Rollback lets the table serve again that the last switch replaced, after bringing it up to date; so a second Rollback
 // takes the first back. With a projection of another version than the one that serves, it is that version's newest
 // table: the way back for a program before the change. Errors are those of Rebuild.
 func Rollback(ctx context.Context, pool *pgxpool.Pool, store *eventstore.Store, p Projection, cfg RebuildConfig) (Filled, error) {
-	r := newRebuild(pool, store, cfg)
-	fill, err := r.begin(ctx, p, choosePrevious)
-	if err != nil {
-		return Filled{}, fmt.Errorf("roll %s back: %w", p.Name, err)
-	}
-	filled, err := r.complete(ctx, fill, true)
-	if err != nil {
-		return filled, fmt.Errorf("roll %s back: %w", p.Name, err)
-	}
-	return filled, nil
+	return newRebuild(pool, store, cfg).run(ctx, p, "roll "+p.Name+" back", choosePrevious, true)
 }
 
 // rebuild is one call of Rebuild, Switch, Rollback or Diff.
@@ -186,6 +159,18 @@ func newRebuild(pool *pgxpool.Pool, store *eventstore.Store, cfg RebuildConfig) 
 		pool: pool, store: store, cfg: cfg, owner: "rebuild " + uuid.NewString(),
 		pace: &pace{limits: limits{walRate: float64(cfg.MaxWALRate), liveLag: cfg.MaxLiveLag}, share: 1},
 	}
+}
+
+// run fills the chosen table, and lets it serve if that is wanted. What names the call in errors.
+func (r *rebuild) run(ctx context.Context, p Projection, what string, choose chooser, serve bool) (filled Filled, err error) {
+	f, err := r.begin(ctx, p, choose)
+	if err == nil {
+		filled, err = r.complete(ctx, f, serve)
+	}
+	if err != nil {
+		return filled, fmt.Errorf("%s: %w", what, err)
+	}
+	return filled, nil
 }
 
 func (r *rebuild) tell(p RebuildProgress) {

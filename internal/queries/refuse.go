@@ -2,9 +2,7 @@ package queries
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -13,10 +11,7 @@ import (
 
 // A fill does with events that cannot be applied what the view says of failures, under the table's own name: so a view that
 // parks or skips is rebuilt with the same bad events in the log, and after a switch the servers know what waits.
-const (
-	parkedMax = 1000 // streams; more are not a few bad events
-	reasonMax = 4000 // bytes of a reason that is stored
-)
+const parkedMax = 1000 // streams; more are not a few bad events
 
 // loadParked reads which streams wait in the table, and tells each worker its own.
 func (f *fill) loadParked(ctx context.Context, tx pgx.Tx) error {
@@ -62,8 +57,7 @@ func (f *fill) flowing(events []eventstore.Event) []eventstore.Event {
 // refuse does with an event that cannot be applied what the view says.
 func (r *rebuild) refuse(ctx context.Context, f *fill, w *worker, s share, reason error) error {
 	e, name := s.events[0], f.p.Checkpoint()
-	text := strings.ToValidUTF8(strings.ReplaceAll(reason.Error(), "\x00", ""), "")
-	text = strings.ToValidUTF8(text[:min(len(text), reasonMax)], "")
+	text := eventstore.Reason(reason.Error())
 	switch {
 	case f.p.OnFailure == Park && len(w.parked) < parkedMax:
 		err := r.record(ctx, f, w, s.to, func(tx pgx.Tx) error {
@@ -86,40 +80,6 @@ func (r *rebuild) refuse(ctx context.Context, f *fill, w *worker, s share, reaso
 		return nil
 	}
 	return &PoisonError{Checkpoint: name, Position: e.Position, Stream: e.Stream, Type: e.Type, Err: reason}
-}
-
-// record does something together with the move of a worker's checkpoint.
-func (r *rebuild) record(ctx context.Context, f *fill, w *worker, to eventstore.Token, do func(pgx.Tx) error) error {
-	err := r.retrying(ctx, func() error {
-		return pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, sqlAsyncCommit); err != nil {
-				return err
-			}
-			if err := do(tx); err != nil {
-				return err
-			}
-			return r.move(ctx, tx, f, w, to)
-		})
-	})
-	if err != nil && !errors.Is(err, errMoved) {
-		return err
-	}
-	w.at = to
-	return nil
-}
-
-// move moves a worker's checkpoint.
-func (r *rebuild) move(ctx context.Context, tx pgx.Tx, f *fill, w *worker, to eventstore.Token) error {
-	name := f.p.Checkpoint() + fillSuffix
-	tag, err := tx.Exec(ctx, sqlMoveWorker, name, w.shard, to.Position, to.EventID, to.LogID, to.Epoch, w.epoch, w.at.Position,
-		rebuildLease.Seconds())
-	if err != nil {
-		return fmt.Errorf("move checkpoint %s: %w", name, err)
-	}
-	if tag.RowsAffected() == 0 {
-		return r.whyNotMoved(ctx, tx, f, w, to.Position)
-	}
-	return nil
 }
 
 // dropCheckpoint forgets everything that is recorded of a table.

@@ -11,14 +11,6 @@ import (
 	"github.com/headrace/headrace/internal/eventstore"
 )
 
-// gone tells whether an error says that the log does not hold what was seen in it: it was restored, or a standby that missed
-// the newest events took the place of its server.
-func gone(err error) bool {
-	var other *eventstore.DivergedError
-	var beyond *eventstore.BeyondHeadError
-	return errors.As(err, &other) || errors.As(err, &beyond)
-}
-
 // rewind goes back to the newest kept event that the log still holds, and has everybody who follows look at where they are.
 func (t *Tail) rewind(ctx context.Context) error {
 	t.mu.RLock()

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/headrace/headrace/internal/eventstore"
 )
 
 // SharingConfig bounds shared readings. The zero value works.
@@ -145,7 +147,7 @@ func (s *Sharing) Do(ctx context.Context, read func(context.Context) error) (err
 		case <-ctx.Done():
 			return fmt.Errorf("read shared rows: %w", ctx.Err())
 		}
-		if err == nil || !transient(err) || ctx.Err() != nil {
+		if err == nil || !eventstore.Transient(err) || ctx.Err() != nil {
 			return err
 		}
 		rest(ctx, sharingRetry)

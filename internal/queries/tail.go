@@ -123,7 +123,7 @@ func (t *Tail) Run(ctx context.Context) error {
 			continue
 		}
 		n, err := t.read(ctx)
-		if gone(err) {
+		if eventstore.Diverged(err) {
 			err = t.rewind(ctx)
 		}
 		switch {

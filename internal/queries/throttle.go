@@ -75,12 +75,7 @@ func (p *pace) rest(ctx context.Context, spent time.Duration) {
 	if share >= 1 {
 		return
 	}
-	timer := time.NewTimer(min(longestRest, time.Duration(float64(spent)*(1-share)/share)))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
+	rest(ctx, min(longestRest, time.Duration(float64(spent)*(1-share)/share)))
 }
 
 // watch looks until the context ends. A look that fails changes nothing: the fill itself finds out what is wrong.

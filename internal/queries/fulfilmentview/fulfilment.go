@@ -91,7 +91,8 @@ func View() queries.View[Fulfilment] {
 			fulfilment.PaymentTimedOut{}, fulfilment.ShipmentRequested{}, fulfilment.Shipped{}, fulfilment.ShipmentFailed{},
 			fulfilment.RefundRequested{}, fulfilment.Refunded{}, fulfilment.Completed{}, fulfilment.Cancelled{},
 		),
-		Evolve: Evolve,
+		OnFailure: queries.Park,
+		Evolve:    Evolve,
 	}
 }
 
