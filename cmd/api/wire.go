@@ -61,7 +61,7 @@ type views func(registry *eventstore.Registry) ([]queries.Projection, error)
 
 // wire composes the server: the whole program in one place, and nothing of it runs yet. The log is opened, which
 // close gives up again.
-func wire(ctx context.Context, config *Config, all views, pool *pgxpool.Pool, owner string, log *slog.Logger) (*app, error) {
+func wire(ctx context.Context, config *Config, all views, pool *pgxpool.Pool, owner string, log *slog.Logger) (_ *app, err error) {
 	registry, err := newRegistry()
 	if err != nil {
 		return nil, err
@@ -78,6 +78,11 @@ func wire(ctx context.Context, config *Config, all views, pool *pgxpool.Pool, ow
 	if err != nil {
 		return nil, fmt.Errorf("opening the log: %w", err)
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, store.Close(ctx))
+		}
+	}()
 
 	// Deciding: a handler for each write model.
 	carts := commands.NewHandler(store, cart.Decider(), commands.Config{})
@@ -94,16 +99,20 @@ func wire(ctx context.Context, config *Config, all views, pool *pgxpool.Pool, ow
 
 	outer, verifier, err := config.outside(ctx, log)
 	if err != nil {
-		return nil, errors.Join(err, store.Close(ctx))
+		return nil, err
 	}
 	connections, err := openReads(ctx, pool.Config(), connectionsForReads(config.MaxConnections), config.StatementTimeout)
 	if err != nil {
-		return nil, errors.Join(err, store.Close(ctx))
+		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			connections.Close()
+		}
+	}()
 	replicas, err := config.openReplicas(pool, log)
 	if err != nil {
-		connections.Close()
-		return nil, errors.Join(err, store.Close(ctx))
+		return nil, err
 	}
 	reads, page := queries.NewReads(connections), config.page()
 	outside, err := graph.NewHandler(&graph.Resolver{
@@ -116,15 +125,13 @@ func wire(ctx context.Context, config *Config, all views, pool *pgxpool.Pool, ow
 		Activities:  activityview.NewReader(reads, page),
 	}, outer)
 	if err != nil {
-		connections.Close()
-		return nil, errors.Join(err, store.Close(ctx))
+		return nil, err
 	}
 
 	// Delivering: the log to all that follow it, and messages to those that work on them.
 	logBroker, messages, public, err := openBrokers(config, log)
 	if err != nil {
-		connections.Close()
-		return nil, errors.Join(err, store.Close(ctx))
+		return nil, err
 	}
 	node := outbox.NewNode(pool, store, outbox.NodeConfig{ID: owner, TTL: config.LeaseTTL, ListenURL: config.DirectURL, Logger: log})
 	dispatcher := outbox.NewDispatcher(pool, store, messages, outbox.DispatcherConfig{PollMax: idlePoll, Logger: log})
@@ -176,8 +183,7 @@ func wire(ctx context.Context, config *Config, all views, pool *pgxpool.Pool, ow
 	}))
 	routes := a.fulfil(consume, registry, messages, orders, fulfilments)
 	if err := a.takeIn(routes); err != nil {
-		connections.Close()
-		return nil, errors.Join(err, store.Close(ctx))
+		return nil, err
 	}
 	a.work("dispatcher", dispatcher.Run)
 	return a, nil
