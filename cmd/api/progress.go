@@ -97,8 +97,10 @@ func (s *shown) sum(p queries.RebuildProgress, now time.Time) progressLine {
 	}
 	seconds := now.Sub(s.began).Seconds()
 	l.PerSecond = float64(l.Events) / seconds
-	if gone := l.Position - s.start; gone > 0 {
-		l.ETA = seconds / float64(gone) * float64(max(0, l.Head-l.Position))
+	if gone := l.Position - s.start; l.Position >= l.Head {
+		l.ETA = 0
+	} else if gone > 0 {
+		l.ETA = seconds / float64(gone) * float64(l.Head-l.Position)
 	}
 	return l
 }

@@ -368,7 +368,7 @@ select set_config('synchronous_commit', 'off', true), fleet.others, fleet.least,
 	coalesce(w.name, ''), coalesce(w.shard, 0), coalesce(w.epoch, 0), r.name is not null,
 	coalesce(w.epoch > 0 and (c.name is null or c.lease_epoch <> w.epoch or c.lease_until < clock_timestamp()), false),
 	coalesce((c.lease_until < clock_timestamp() or c.lease_owner = $1) and c.halted_at is null and c.paused_at is null, false),
-	case when c.lease_owner <> $1 and c.lease_until >= clock_timestamp()
+	case when c.lease_owner <> $1 and c.lease_until >= clock_timestamp() and isfinite(c.lease_until)
 		then extract(epoch from c.lease_until - clock_timestamp())::float8 else 0 end,
 	coalesce(c.position, 0), coalesce(c.halt_reason, ''), c.halted_at, c.paused_at, coalesce(c.paused_by, '')
 from fleet left join wanted w on true
