@@ -119,6 +119,7 @@ func TestAReactorGoesOnFromItsCheckpointWhateverFromSays(t *testing.T) {
 	if !strings.Contains(log.String(), `asked=beginning begun="after 2"`) {
 		t.Errorf("the log says\n%s", &log)
 	}
+	at.reach(b.ctx, t, 5) // as above
 	stop()
 	// A position that the log has not reached any more, as after a restore, is nobody's business either.
 	sub.From = outbox.FromAfter(1000)
