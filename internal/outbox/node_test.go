@@ -211,7 +211,9 @@ func TestALeaseThatNeverRunsOutDisturbsNoRenewal(t *testing.T) {
 	b.add(30, 3)
 	p := b.process(outbox.NodeConfig{TTL: tick}, "sums0_v1", "sums1_v1")
 	counts(t, b, []int{2}, p)
-	renewed := func() int { return b.count(`select coalesce(max(extract(epoch from seen_until) * 1000), 0)::bigint from nodes`) }
+	renewed := func() int {
+		return b.count(`select coalesce(max(extract(epoch from seen_until) * 1000), 0)::bigint from nodes`)
+	}
 	until(b.ctx, t, "the first renewal", func() bool { return renewed() > 0 })
 	b.exec(`update checkpoints set lease_epoch = lease_epoch + 1, lease_owner = 'retired', lease_until = 'infinity' where name = 'sums0_v1'`)
 	before := renewed()
