@@ -59,13 +59,6 @@ type worker struct {
 	statuses []func() outbox.Status // of followers of the log, one for each shard; nil for other work
 }
 
-// receiver works on the messages of a topic.
-type receiver struct {
-	broker message.Subscriber
-	topic  string
-	handle func(context.Context, *message.Message) error
-}
-
 // reaction is a policy's answer to the events of some types.
 type reaction struct {
 	types     []string
@@ -78,10 +71,6 @@ func (a *app) work(name string, run func(context.Context) error) *worker {
 	w := &worker{name: name, run: run}
 	a.workers = append(a.workers, w)
 	return w
-}
-
-func (a *app) receive(broker message.Subscriber, topic string, handle func(context.Context, *message.Message) error) {
-	a.receivers = append(a.receivers, receiver{broker: broker, topic: topic, handle: handle})
 }
 
 // consumers makes the workers that follow the log.
@@ -261,79 +250,4 @@ func (a *app) stopServing(deadline context.Context, server *http.Server) error {
 		return nil
 	}
 	return &exitError{exitCutOff, errors.Join(fmt.Errorf("requests were cut off after %v: %w", a.config.DrainTimeout, err), server.Close())}
-}
-
-// startReceivers subscribes all before the first message is dispatched. A broker that other processes share may be away;
-// then it keeps the messages, and the subscription is tried again until ctx ends.
-func (a *app) startReceivers(ctx context.Context, all *sync.WaitGroup) error {
-	for _, r := range a.receivers {
-		// The subscription ends with the broker, after the dispatcher has had its answers.
-		incoming, err := r.broker.Subscribe(context.WithoutCancel(ctx), r.topic)
-		if err != nil && a.takeBack == nil {
-			return fmt.Errorf("subscribing to %s: %w", r.topic, err)
-		}
-		all.Go(func() {
-			for {
-				if err == nil {
-					for m := range incoming {
-						a.deliver(r, m)
-					}
-				}
-				if a.takeBack == nil || !a.sleep(ctx, r.topic, err) {
-					return
-				}
-				incoming, err = r.broker.Subscribe(context.WithoutCancel(ctx), r.topic)
-			}
-		})
-	}
-	return nil
-}
-
-// sleep waits until it is worth another try; it returns false when there is none to be made.
-func (a *app) sleep(ctx context.Context, topic string, err error) bool {
-	if ctx.Err() != nil {
-		return false
-	}
-	if err != nil {
-		a.log.Warn("subscribing failed; it is tried again", "topic", topic, "error", err)
-	}
-	timer := time.NewTimer(time.Second)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-func (a *app) deliver(r receiver, m *message.Message) {
-	ctx, cancel := context.WithTimeout(m.Context(), receiverTimeout)
-	defer cancel()
-	err := r.handle(ctx, m)
-	if err == nil {
-		m.Ack()
-		return
-	}
-	if m.Context().Err() != nil {
-		m.Nack() // the server is shutting down: nothing is wrong with the message
-		return
-	}
-	a.log.Error("a message could not be worked on; it comes again", "topic", r.topic, "message", m.UUID, "error", err)
-	if a.takeBack == nil {
-		m.Nack()
-		return
-	}
-	bounded, stop := context.WithTimeout(m.Context(), receiverTimeout)
-	defer stop()
-	switch back := a.takeBack(bounded, r.topic, m, err); {
-	case back == nil:
-		m.Ack()
-	case errors.Is(back, outbox.ErrForeign):
-		a.log.Error("the message is given up: it did not come from the outbox", "topic", r.topic, "message", m.UUID, "error", back)
-		m.Ack()
-	default:
-		a.log.Error("taking the message back failed; the broker repeats it", "topic", r.topic, "message", m.UUID, "error", back)
-		m.Nack()
-	}
 }

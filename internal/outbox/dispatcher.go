@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -87,6 +88,7 @@ type claimed struct {
 	attempt   int
 	createdAt time.Time
 	until     time.Time // when it comes back by itself, which no two claims of it have in common
+	dead      bool      // its attempts were used up, so that it is in nobody's hands
 	err       error     // of the publisher
 }
 
@@ -116,7 +118,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 func (d *Dispatcher) claim(ctx context.Context, limit int) ([]claimed, error) {
 	var b pgx.Batch
 	b.Queue(sqlAsync)
-	b.Queue(sqlClaim, limit, 1.5*d.cfg.PublishTimeout.Seconds())
+	b.Queue(sqlClaim, limit, 1.5*d.cfg.PublishTimeout.Seconds(), d.cfg.Attempts, noOutcome)
 	results := d.pool.SendBatch(ctx, &b)
 	defer results.Close()
 	if _, err := results.Exec(); err != nil {
@@ -127,12 +129,18 @@ func (d *Dispatcher) claim(ctx context.Context, limit int) ([]claimed, error) {
 		return nil, err
 	}
 	messages, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m claimed, err error) {
-		err = row.Scan(&m.id, &m.topic, &m.key, &m.payload, &m.headers, &m.attempt, &m.createdAt, &m.until)
+		err = row.Scan(&m.id, &m.topic, &m.key, &m.payload, &m.headers, &m.attempt, &m.createdAt, &m.until, &m.dead)
 		return m, err
 	})
 	if err != nil {
 		return nil, err
 	}
+	messages = slices.DeleteFunc(messages, func(m claimed) bool {
+		if m.dead {
+			d.cfg.Logger.Error("an outbox message is a dead letter", "id", m.id, "error", noOutcome)
+		}
+		return m.dead
+	})
 	return messages, results.Close()
 }
 

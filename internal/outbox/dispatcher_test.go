@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -219,11 +220,37 @@ func TestDispatcherDeliversWhatADeadProcessHadClaimed(t *testing.T) {
 	}
 }
 
+// Whatever kills the process in the last attempt leaves no outcome: no further process is handed the message.
+func TestDispatcherBuriesWhatEndsItsProcess(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	killer := b.send(1, nil)[0]
+	b.exec(`update outbox set attempts = 3, last_error = 'not now'`)
+	r := newReceiver(nil)
+	b.run(outbox.NewDispatcher(b.pool, b.store, r, outbox.DispatcherConfig{Attempts: 3, PollMax: time.Millisecond, Logger: quiet()}).Run)
+	b.send(1, nil)
+	until(b.ctx, t, "the other one is delivered", func() bool {
+		return b.count(`select count(*) from outbox`) == 1 && b.count(`select count(*) from outbox where dead_at is not null`) == 1
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.got[killer.String()]) != 0 {
+		t.Fatal("it was handed out again")
+	}
+	dead, err := outbox.ListDead(b.ctx, b.pool, 10)
+	if err != nil || len(dead) != 1 || dead[0].ID != killer || dead[0].Attempts != 3 || !strings.Contains(dead[0].LastError, "not now") ||
+		!strings.Contains(dead[0].LastError, "outcome") {
+		t.Fatalf("dead letters %+v, %v", dead, err)
+	}
+}
+
 func TestDispatcherSurvivesKilledConnections(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	r := newReceiver(nil)
-	cfg := outbox.DispatcherConfig{Workers: 3, PublishTimeout: 20 * time.Millisecond, PollMin: time.Millisecond, Logger: quiet()}
+	cfg := outbox.DispatcherConfig{
+		Workers: 3, PublishTimeout: 20 * time.Millisecond, Attempts: 10_000, PollMin: time.Millisecond, Logger: quiet(),
+	}
 	b.run(outbox.NewDispatcher(b.pool, b.store, r, cfg).Run)
 	sent := map[string]bool{}
 	for range 20 {

@@ -24,6 +24,9 @@ type pump[T any] struct {
 	settle func(ctx context.Context, done []T) error
 }
 
+// noOutcome is why a message is dead that is due again after its last attempt: whoever made it did not live to tell.
+const noOutcome = "no outcome of the last attempt was recorded, as when a message ends its process"
+
 // run works until ctx ends, waits for what is in hand, and writes down how that ended.
 func (p *pump[T]) run(ctx context.Context) {
 	finished := make(chan T, p.workers)

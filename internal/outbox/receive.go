@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -246,18 +247,25 @@ func put(ctx context.Context, pool *pgxpool.Pool, a arrival) (known bool, err er
 // incoming is a message in the hands of this process.
 type incoming struct {
 	Incoming
-	err error // of the handler
+	dead bool  // its attempts were used up, so that it is in nobody's hands
+	err  error // of the handler
 }
 
 func (in *Inbox) claim(ctx context.Context, limit int) ([]incoming, error) {
-	rows, err := in.pool.Query(ctx, sqlInboxClaim, limit, in.topics, 1.5*in.cfg.HandleTimeout.Seconds())
+	rows, err := in.pool.Query(ctx, sqlInboxClaim, limit, in.topics, 1.5*in.cfg.HandleTimeout.Seconds(), in.cfg.Attempts, noOutcome)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (m incoming, err error) {
-		err = row.Scan(&m.Topic, &m.ID, &m.Payload, &m.Headers, &m.Attempt, &m.ReceivedAt)
+	messages, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m incoming, err error) {
+		err = row.Scan(&m.Topic, &m.ID, &m.Payload, &m.Headers, &m.Attempt, &m.ReceivedAt, &m.dead)
 		return m, err
 	})
+	return slices.DeleteFunc(messages, func(m incoming) bool {
+		if m.dead {
+			in.cfg.Logger.Error("a message from outside is a dead letter", "topic", m.Topic, "id", m.ID, "error", noOutcome)
+		}
+		return m.dead
+	}), err
 }
 
 func (in *Inbox) handle(ctx context.Context, m incoming) (err error) {

@@ -212,6 +212,25 @@ func TestInboxRetriesBuriesAndDigsUp(t *testing.T) {
 	}
 }
 
+// Whatever kills the process in the last attempt leaves no outcome: no further process is handed the message.
+func TestInboxBuriesWhatEndsItsProcess(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var h handled
+	cfg := hasty()
+	cfg.Attempts = 3
+	in := b.inbox(nil, cfg, h.route(nil))
+	if err := in.Accept(b.ctx, "payments", paid("killer", `1`)); err != nil {
+		t.Fatal(err)
+	}
+	b.exec(`update inbox set attempts = 3, last_error = 'not now'`)
+	b.run(in.Run)
+	r := b.becomes("killer", outbox.ReceivedDead)
+	if h.of("killer") != 0 || r.Attempts != 3 || !strings.Contains(r.LastError, "not now") || !strings.Contains(r.LastError, "outcome") {
+		t.Fatalf("handed out %d times, and then %+v", h.of("killer"), r)
+	}
+}
+
 // What cannot be understood is kept as it came, with the reason, and holds nothing up.
 func TestInboxKeepsPoisonAsItCame(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/headrace/headrace/internal/outbox"
+)
+
+// receiver works on the messages of a topic.
+type receiver struct {
+	broker message.Subscriber
+	topic  string
+	handle func(context.Context, *message.Message) error
+}
+
+func (a *app) receive(broker message.Subscriber, topic string, handle func(context.Context, *message.Message) error) {
+	a.receivers = append(a.receivers, receiver{broker: broker, topic: topic, handle: handle})
+}
+
+// startReceivers subscribes all before the first message is dispatched. A broker that other processes share may be away;
+// then it keeps the messages, and the subscription is tried again until ctx ends.
+func (a *app) startReceivers(ctx context.Context, all *sync.WaitGroup) error {
+	for _, r := range a.receivers {
+		// The subscription ends with the broker, after the dispatcher has had its answers.
+		incoming, err := r.broker.Subscribe(context.WithoutCancel(ctx), r.topic)
+		if err != nil && a.takeBack == nil {
+			return fmt.Errorf("subscribing to %s: %w", r.topic, err)
+		}
+		all.Go(func() {
+			for {
+				if err == nil {
+					for m := range incoming {
+						a.deliver(r, m)
+					}
+				}
+				if a.takeBack == nil || !a.sleep(ctx, r.topic, err) {
+					return
+				}
+				incoming, err = r.broker.Subscribe(context.WithoutCancel(ctx), r.topic)
+			}
+		})
+	}
+	return nil
+}
+
+// sleep waits until it is worth another try; it returns false when there is none to be made.
+func (a *app) sleep(ctx context.Context, topic string, err error) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	if err != nil {
+		a.log.Warn("subscribing failed; it is tried again", "topic", topic, "error", err)
+	}
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// attempt has a message worked on. A panic is a failure like any other: it would take down every process that the message
+// is given to, one after the other.
+func (a *app) attempt(ctx context.Context, r receiver, m *message.Message) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			a.log.Error("a receiver panicked", "topic", r.topic, "message", m.UUID, "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return r.handle(ctx, m)
+}
+
+func (a *app) deliver(r receiver, m *message.Message) {
+	ctx, cancel := context.WithTimeout(m.Context(), receiverTimeout)
+	defer cancel()
+	err := a.attempt(ctx, r, m)
+	if err == nil {
+		m.Ack()
+		return
+	}
+	if m.Context().Err() != nil {
+		m.Nack() // the server is shutting down: nothing is wrong with the message
+		return
+	}
+	a.log.Error("a message could not be worked on; it comes again", "topic", r.topic, "message", m.UUID, "error", err)
+	if a.takeBack == nil {
+		m.Nack()
+		return
+	}
+	bounded, stop := context.WithTimeout(m.Context(), receiverTimeout)
+	defer stop()
+	switch back := a.takeBack(bounded, r.topic, m, err); {
+	case back == nil:
+		m.Ack()
+	case errors.Is(back, outbox.ErrForeign):
+		a.log.Error("the message is given up: it did not come from the outbox", "topic", r.topic, "message", m.UUID, "error", back)
+		m.Ack()
+	default:
+		a.log.Error("taking the message back failed; the broker repeats it", "topic", r.topic, "message", m.UUID, "error", back)
+		m.Nack()
+	}
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/headrace/headrace/internal/outbox"
+)
+
+// receiving is a program that has receivers and nothing else, with a broker within the process.
+func receiving(t *testing.T, topic string, handle func(context.Context, *message.Message) error) (*outbox.Local, context.Context) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	local := outbox.NewLocal(outbox.LocalConfig{AwaitAck: true})
+	a := &app{log: slog.New(slog.DiscardHandler)}
+	a.receive(local, topic, handle)
+	var all sync.WaitGroup
+	if err := a.startReceivers(ctx, &all); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = local.Close()
+		all.Wait()
+	})
+	return local, ctx
+}
+
+// A receiver that panics has failed, and takes nothing else down: the message would be claimed by one process after the other.
+func TestAPanickingReceiverHasFailed(t *testing.T) {
+	t.Parallel()
+	local, ctx := receiving(t, "letters", func(_ context.Context, m *message.Message) error {
+		if m.UUID == "bad" {
+			var none map[string]int
+			none["x"] = 1
+		}
+		return nil
+	})
+	publish := func(id string) error {
+		return local.Publish("letters", message.NewMessageWithContext(ctx, id, nil))
+	}
+	if err := publish("bad"); !errors.Is(err, outbox.ErrNotAcknowledged) {
+		t.Fatalf("after a panic publish gave %v", err)
+	}
+	if err := publish("good"); err != nil {
+		t.Fatalf("the receiver is gone: %v", err)
+	}
+}
