@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -45,7 +47,8 @@ func (t *tenure) commit(ctx context.Context, events []eventstore.Event, e *endin
 		return fmt.Errorf("taking a connection: %w", err)
 	}
 	defer conn.Release()
-	tx, err := conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: sqlBeginAsync})
+	began := time.Now()
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: beginBatch(t.away)})
 	if err != nil {
 		return fmt.Errorf("beginning a batch: %w", err)
 	}
@@ -54,7 +57,7 @@ func (t *tenure) commit(ctx context.Context, events []eventstore.Event, e *endin
 		err = &handlerError{fmt.Errorf("apply left the transaction in state %q", status)}
 	}
 	if err != nil {
-		return errors.Join(err, ignoreClosed(tx.Rollback(context.WithoutCancel(ctx))))
+		return t.undo(ctx, tx, began, err)
 	}
 	sent := time.Since(t.lease.start)
 	var b pgx.Batch
@@ -69,13 +72,35 @@ func (t *tenure) commit(ctx context.Context, events []eventstore.Event, e *endin
 		err = closed
 	}
 	if err != nil {
-		err = fmt.Errorf("committing up to %d: %w", e.to.Position, err)
-		return errors.Join(err, ignoreClosed(tx.Rollback(context.WithoutCancel(ctx))))
+		return t.undo(ctx, tx, began, fmt.Errorf("committing up to %d: %w", e.to.Position, err))
 	}
 	t.lease.renewed.Store(int64(sent))
 	e.done(t)
 	return nil
 }
+
+// beginBatch is the statement that begins a batch which Apply may leave alone for so long. An owner that froze, or that the
+// network lost, holds locks on rows that its successor has to write; without this Postgres would keep them until TCP gives
+// the connection up, which may take hours.
+func beginBatch(away time.Duration) string {
+	return sqlBeginBatch + strconv.FormatInt(min(max(away.Milliseconds(), 1), math.MaxInt32), 10)
+}
+
+// undo rolls a batch back. When the connection ended and Apply may have left it alone for too long, that is no failure of an
+// event: Apply is given twice the time from then on, for as long as this process is the owner.
+func (t *tenure) undo(ctx context.Context, tx pgx.Tx, began time.Time, err error) error {
+	if took := time.Since(began); tx.Conn().IsClosed() && ctx.Err() == nil && took > t.away {
+		err = fmt.Errorf("the connection ended in a batch that took %v; perhaps nothing was sent for %v, and it is given twice that now: %w",
+			took.Round(time.Millisecond), t.away, err)
+		t.away *= 2
+	}
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+	defer cancel()
+	return errors.Join(err, ignoreClosed(tx.Rollback(bounded)))
+}
+
+// rollbackTimeout is how long a rollback may take before the connection is given up, which is one as well.
+const rollbackTimeout = 2 * time.Second
 
 // blameApply decides who is at fault when the commit itself was refused: a deferred constraint is Apply's.
 func blameApply(err error) error {

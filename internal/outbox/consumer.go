@@ -31,7 +31,8 @@ type Subscription struct {
 	// Apply writes what the events mean in tx, which also moves the checkpoint: each event has its effect in the
 	// database once. Events come in order of position, and the slices that they share memory with must not be changed.
 	// It may be called again for the same events after tx was rolled back, so it must have no effect outside tx, and it
-	// must leave commit and rollback alone.
+	// must leave commit and rollback alone. Postgres ends a tx that nothing was sent on for as long as a lease lasts, which
+	// may belong to an owner that is no more; Apply is then called again and has twice that time.
 	Apply func(ctx context.Context, tx pgx.Tx, events []eventstore.Event) error
 	// React is called with one event at a time, before the checkpoint moves over it: at least once. It is for policies,
 	// whose commands carry an id derived from the event, so that a repeat has no second effect.
@@ -293,7 +294,10 @@ func (c *Consumer) own(ctx context.Context, l *lease, at eventstore.Token) error
 	defer stop()
 	helpers.Go(func() { l.keep(held, stop) })
 
-	t := &tenure{c: c, lease: l, runs: newRunBuffer(c.cfg.BufferBytes), retry: pace{least: 20 * time.Millisecond, most: c.cfg.RetryMax}}
+	t := &tenure{
+		c: c, lease: l, runs: newRunBuffer(c.cfg.BufferBytes), away: l.ttl,
+		retry: pace{least: 20 * time.Millisecond, most: c.cfg.RetryMax},
+	}
 	if len(c.sub.Types) > 0 {
 		t.want = func(eventType string) bool { return slices.Contains(c.sub.Types, eventType) }
 	}

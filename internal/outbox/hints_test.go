@@ -225,8 +225,8 @@ func TestADeadConnectionIsNoticed(t *testing.T) {
 	until(b.ctx, t, "another connection is made", func() bool { return p.node.Status().Hears })
 }
 
-// mutedWire carries bytes between clients and Postgres; mute makes the connections that there are carry nothing, as a
-// firewall does that forgot them.
+// mutedWire carries bytes between clients and Postgres; mute makes the connections that there are carry nothing, not even
+// that the other side has gone, as a firewall does that forgot them.
 type mutedWire struct {
 	url string
 
@@ -278,16 +278,20 @@ func carry(to, from net.Conn, muted <-chan struct{}) {
 	buffer := make([]byte, 4096)
 	for {
 		n, err := from.Read(buffer)
+		select {
+		case <-muted:
+			if err != nil {
+				return
+			}
+			continue
+		default:
+		}
 		if err != nil {
 			_ = to.Close()
 			return
 		}
-		select {
-		case <-muted: // swallowed
-		default:
-			if _, err := to.Write(buffer[:n]); err != nil {
-				return
-			}
+		if _, err := to.Write(buffer[:n]); err != nil {
+			return
 		}
 	}
 }

@@ -50,8 +50,11 @@ func pause(ctx context.Context, d time.Duration) bool {
 // transient tells whether the same work may succeed when it is done again: conflicts between transactions, shortage,
 // shutdown, a lost connection, a time limit.
 func transient(err error) bool {
-	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && (pg.Code == "55P03" || pg.Code == "25006") {
-		return true // lock not available; read only, as after a failover
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) {
+		switch pg.Code {
+		case "55P03", "25006", "25P03": // lock not available; read only, as after a failover; ended because nothing was sent
+			return true
+		}
 	}
 	return eventstore.Transient(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

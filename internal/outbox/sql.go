@@ -90,7 +90,9 @@ update checkpoints set log_id = $4, log_epoch = $5 where name = $1 and shard = $
 	// the log, or delivered again: never use it for what cannot be repeated.
 	sqlAsync = `select set_config('synchronous_commit', 'off', true)`
 
-	sqlBeginAsync = `begin isolation level read committed; set local synchronous_commit = off`
+	// sqlBeginBatch begins the transaction of an Apply, which sqlAsync is true of; what follows it is the milliseconds that
+	// Apply may leave it alone before Postgres ends it.
+	sqlBeginBatch = `begin isolation level read committed; set local synchronous_commit = off; set local idle_in_transaction_session_timeout = `
 )
 
 // The statements of operators on checkpoints.

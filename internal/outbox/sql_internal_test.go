@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/headrace/headrace/internal/pgtest"
 )
@@ -25,7 +26,7 @@ func TestStatementsFitTheSchema(t *testing.T) {
 		"sqlParkedMove": sqlParkedMove, "sqlUnpark": sqlUnpark, "sqlSkip": sqlSkip, "sqlCountParked": sqlCountParked,
 		"sqlParkedRequests": sqlParkedRequests, "sqlListParked": sqlListParked, "sqlWaiting": sqlWaiting, "sqlAsk": sqlAsk,
 		"sqlListSkipped": sqlListSkipped, "sqlBeat": sqlBeat, "sqlSurplus": sqlSurplus, "sqlLeave": sqlLeave, "sqlNotify": sqlNotify,
-		"sqlBeginAsync": "", // two statements, which cannot be prepared as one
+		"sqlBeginBatch": "", // several statements, which cannot be prepared as one
 	}
 	for _, name := range []string{"sql.go", "sql_messages.go"} {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
@@ -54,7 +55,7 @@ func TestStatementsFitTheSchema(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for _, sql := range strings.Split(sqlBeginAsync, ";") {
+	for _, sql := range strings.Split(beginBatch(time.Second), ";") {
 		if _, err := conn.Exec(context.Background(), sql); err != nil {
 			t.Errorf("%s: %v", sql, err)
 		}

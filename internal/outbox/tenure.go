@@ -35,6 +35,7 @@ type tenure struct {
 	hurry    time.Time // until then it follows at once
 	poll     pace      // between reads of the log, without a subscriber
 	prefetch *prefetch
+	away     time.Duration // how long Apply may leave its transaction alone
 
 	parking
 }
