@@ -69,6 +69,33 @@ func TestProbeHealsALostLastMessage(t *testing.T) {
 	b.checkSums("sums_v1", 20)
 }
 
+// What a run holds beyond a batch is worked on as it came: nothing else would bring it here.
+func TestARunOfManyBatchesIsWorkedOnAsItCame(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.add(1, 1)
+	head, err := b.store.Head(b.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := outbox.NewLocal(outbox.LocalConfig{})
+	defer local.Close()
+	sub, at := sums("sums_v1")
+	b.run(outbox.NewConsumer(b.pool, b.store, local, sub, outbox.ConsumerConfig{Batch: 10, Probe: never, Logger: quiet()}).Run)
+	at.reach(b.ctx, t, 1) // by the look at the log that each tenure begins with
+	b.add(35, 35)
+	page, err := b.store.ReadLog(b.ctx, eventstore.LogQuery{After: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := outbox.Run{LogID: head.LogID, Epoch: head.Epoch, Prev: head.EventID, First: 2, Events: page.Events}
+	if err := local.Publish(outbox.LogTopic, runMessage(run)); err != nil {
+		t.Fatal(err)
+	}
+	at.reach(b.ctx, t, 36)
+	b.checkSums("sums_v1", 36)
+}
+
 // Without a probe only the caller who waits brings what the broker lost.
 func TestAWaitBringsWhatTheBrokerLost(t *testing.T) {
 	t.Parallel()

@@ -14,7 +14,9 @@ import (
 func (t *tenure) gather(ctx context.Context) (portion, error) {
 	batch := portion{to: t.seen, toID: t.seenID}
 	if t.rest != nil {
-		batch, t.rest = t.cut(*t.rest), nil
+		rest := *t.rest
+		t.rest = nil
+		batch = t.cut(rest) // which sets it again when there is more
 		if t.rest != nil || len(batch.events) >= t.c.cfg.Batch {
 			return batch, nil
 		}
