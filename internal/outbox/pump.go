@@ -34,6 +34,7 @@ func (p *pump[T]) run(ctx context.Context) {
 	var workers, recorder sync.WaitGroup
 	recorder.Go(func() { p.record(context.WithoutCancel(ctx), finished, free) })
 	poll := pace{least: p.pollMin, most: p.pollMax}
+	late := pace{least: p.pollMin, most: p.pollMax}
 	retry := pace{least: 50 * time.Millisecond, most: 5 * time.Second}
 	for range p.workers {
 		free <- struct{}{}
@@ -57,8 +58,9 @@ func (p *pump[T]) run(ctx context.Context) {
 		case len(items) > 0:
 			retry.reset()
 			poll.reset()
+			late.reset()
 		default:
-			p.idle(ctx, next, &poll)
+			p.idle(ctx, next, &poll, &late)
 		}
 	}
 	workers.Wait()
@@ -82,11 +84,20 @@ func takeAll(ctx context.Context, tokens <-chan struct{}) int {
 	}
 }
 
-// idle waits until something may be due: made so by this process, by the time, or, for what others made so, the poll.
-func (p *pump[T]) idle(ctx context.Context, next <-chan struct{}, poll *pace) {
+// idle waits until something may be due: made so by this process, by the time, or, for what others made so, the poll. What
+// is late already, and was not to be had, became due just now or is locked by somebody: it is looked for ever more seldom.
+func (p *pump[T]) idle(ctx context.Context, next <-chan struct{}, poll, late *pace) {
 	wait := poll.step()
-	if due, err := p.due(ctx); err == nil && due < wait.Seconds() {
+	due, err := p.due(ctx)
+	switch {
+	case err != nil:
+	case due <= 0:
+		wait = min(wait, late.step())
+	case due < wait.Seconds():
 		wait = max(time.Duration(due*float64(time.Second)), time.Millisecond)
+		fallthrough
+	default:
+		late.reset()
 	}
 	if wait <= p.pollMin {
 		pause(ctx, wait)
