@@ -6,6 +6,9 @@
 // one key stay in order; a new group starts with the oldest message; a message is handed out again until it is
 // acknowledged, and holds up its partition meanwhile. Nothing that arrives makes it stop.
 //
+// No call waits for longer than its context lives: brokers that are away, or are there and say nothing, hold up neither the
+// start of a program nor its end.
+//
 // What it does not promise: that a message comes once. A publisher that starts anew sends again what it does not know to
 // be stored, and a group reads again what it acknowledged in the last second. Receivers dedupe, by position or by id.
 package kafka
@@ -18,6 +21,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -89,6 +93,9 @@ func (c Config) client() (*sarama.Config, error) {
 	s.ClientID = c.ClientID
 	s.Version = sarama.V2_8_0_0
 	s.Metadata.AllowAutoTopicCreation = false // they are made with the number of partitions that is wanted
+	// A broker that drops packets says nothing at all. Sarama's own patience with one is two minutes.
+	s.Net.DialTimeout = 3 * time.Second
+	s.Metadata.Timeout = 10 * time.Second
 
 	s.Producer.RequiredAcks = sarama.WaitForAll
 	s.Producer.Idempotent = true
@@ -134,14 +141,26 @@ func (c Config) client() (*sarama.Config, error) {
 	return s, nil
 }
 
-// Broker is a message.Publisher and a message.Subscriber. All its methods are safe for concurrent use.
+// Broker is a message.Publisher, a message.Subscriber and a message.SubscribeInitializer. All its methods are safe for
+// concurrent use.
 type Broker struct {
 	cfg        Config
-	client     *sarama.Config
+	client     *sarama.Config // of those who publish and consume
+	asking     *sarama.Config // of those who look for a topic
 	subscriber *watermillkafka.Subscriber
+
+	closing context.Context // ends with Close
+	close   context.CancelFunc
+	cut     context.CancelFunc // ends what connections Close has left
+	once    sync.Once
+	grace   time.Duration // how long Close waits for answers
+	failure error         // of Close
+
+	turn chan struct{} // full while one call makes a topic or a publisher
 
 	mu        sync.Mutex
 	closed    bool
+	running   sync.WaitGroup            // what calls have begun and may have left; added to with mu held while not closed
 	publisher *watermillkafka.Publisher // nil before the first Publish, which connects
 	topics    map[string]bool           // that are known to be there
 }
@@ -153,109 +172,128 @@ func Open(cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	subscriber, err := watermillkafka.NewSubscriber(watermillkafka.SubscriberConfig{
+	b := &Broker{
+		cfg: cfg, client: client, grace: 5 * time.Second, turn: make(chan struct{}, 1), topics: make(map[string]bool),
+	}
+	b.closing, b.close = context.WithCancel(context.Background())
+	cutting, cut := context.WithCancel(context.Background())
+	b.cut = cut
+	asking := *client
+	b.asking = &asking
+	// Whoever asks for a topic asks again, so one question is enough, and its answer is nothing that takes long.
+	b.asking.Net.ReadTimeout, b.asking.Net.WriteTimeout = 5*time.Second, 5*time.Second
+	b.asking.Metadata.Retry.Max = 0
+	until(b.asking, b.closing)
+	until(b.client, cutting)
+	b.subscriber, err = watermillkafka.NewSubscriber(watermillkafka.SubscriberConfig{
 		Brokers: cfg.Brokers, Unmarshaler: marshaler{}, OverwriteSaramaConfig: client, ConsumerGroup: cfg.Group,
 	}, logger(cfg))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to Kafka: %w", err)
 	}
-	return &Broker{subscriber: subscriber, cfg: cfg, client: client, topics: make(map[string]bool)}, nil
+	return b, nil
 }
 
 func logger(cfg Config) watermill.LoggerAdapter { return watermill.NewSlogLogger(cfg.Logger) }
 
 // Publish sends one message after the other and returns when all in-sync replicas have them. It fails with ErrClosed,
-// with outbox.ErrTooLarge, or when the brokers did not acknowledge after some attempts; then a message may be stored.
+// with outbox.ErrTooLarge, with the error of the first message's context, or when the brokers did not acknowledge after some
+// attempts; then, and when the context ended, a message may be stored.
 func (b *Broker) Publish(topic string, messages ...*message.Message) error {
+	if len(messages) == 0 {
+		return nil
+	}
 	for _, msg := range messages {
 		if size := len(msg.Payload); size > b.cfg.MaxMessageBytes*9/10 { // the rest is for what goes with it
 			return fmt.Errorf("publish to %s: message %s of %d bytes: %w", topic, msg.UUID, size, outbox.ErrTooLarge)
 		}
 	}
-	publisher, err := b.connect(topic)
-	if err != nil {
-		return fmt.Errorf("publish to %s: %w", topic, err)
+	ctx := messages[0].Context()
+	messages = slices.Clone(messages)
+	for i, msg := range messages {
+		messages[i] = msg.Copy() // the caller may be gone before it is sent
 	}
-	err = publisher.Publish(topic, messages...)
+	_, err := await(ctx, b, func() (struct{}, error) { return struct{}{}, b.send(ctx, topic, messages) })
 	if errors.Is(err, sarama.ErrMessageSizeTooLarge) {
 		err = fmt.Errorf("%w: %w", outbox.ErrTooLarge, err)
 	}
-	return err
-}
-
-// Subscribe starts a subscription that ends with ctx or with Close; then its channel is closed. It fails when the brokers
-// do not answer.
-func (b *Broker) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
-	if err := b.SubscribeInitialize(topic); err != nil {
-		return nil, fmt.Errorf("subscribe to %s: %w", topic, err)
-	}
-	return b.subscriber.Subscribe(ctx, topic)
-}
-
-// SubscribeInitialize makes the topic if it is not there. One that is there is left as it is.
-func (b *Broker) SubscribeInitialize(topic string) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.ensure(topic)
-}
-
-// ensure is called with the lock held.
-func (b *Broker) ensure(topic string) (err error) {
-	if b.closed {
-		return ErrClosed
-	}
-	if b.topics[topic] {
-		return nil
-	}
-	admin, err := sarama.NewClusterAdmin(b.cfg.Brokers, b.client)
 	if err != nil {
-		return err
+		return fmt.Errorf("publish to %s: %w", topic, err)
 	}
-	defer func() { err = errors.Join(err, admin.Close()) }()
-	// Asked first, since a program that may write to a topic need not be allowed to make one.
-	known, err := admin.DescribeTopics([]string{topic})
-	if err != nil {
-		return err
-	}
-	if len(known) != 1 || !errors.Is(known[0].Err, sarama.ErrNoError) {
-		err = admin.CreateTopic(topic, &sarama.TopicDetail{
-			NumPartitions: b.cfg.Partitions, ReplicationFactor: b.cfg.Replication,
-		}, false)
-		if err != nil && !errors.Is(err, sarama.ErrTopicAlreadyExists) {
-			return fmt.Errorf("making the topic: %w", err)
-		}
-	}
-	b.topics[topic] = true
 	return nil
 }
 
-// connect returns the publisher, and makes it and the topic the first time.
-func (b *Broker) connect(topic string) (*watermillkafka.Publisher, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err := b.ensure(topic); err != nil {
-		return nil, err
+func (b *Broker) send(ctx context.Context, topic string, messages []*message.Message) error {
+	publisher, err := b.connect(ctx, topic)
+	if err != nil {
+		return err
 	}
-	if b.publisher == nil {
-		publisher, err := watermillkafka.NewPublisher(watermillkafka.PublisherConfig{
-			Brokers: b.cfg.Brokers, Marshaler: marshaler{}, OverwriteSaramaConfig: b.client,
-		}, logger(b.cfg))
-		if err != nil {
-			return nil, err
+	for _, msg := range messages {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		b.publisher = publisher
+		if err := publisher.Publish(topic, msg); err != nil {
+			return err
+		}
 	}
-	return b.publisher, nil
+	return nil
 }
 
-// Close ends all subscriptions and the publisher. It may be called again.
-func (b *Broker) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return nil
+// Subscribe starts a subscription that ends with ctx or with Close; then its channel is closed. It fails when the brokers
+// do not answer, and when ctx ends before they do.
+func (b *Broker) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	messages, err := await(ctx, b, func() (<-chan *message.Message, error) {
+		if err := b.ensure(ctx, topic); err != nil {
+			return nil, err
+		}
+		return b.subscriber.Subscribe(ctx, topic)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to %s: %w", topic, err)
 	}
-	b.closed = true
+	return messages, nil
+}
+
+// SubscribeInitialize is Provide without a context.
+func (b *Broker) SubscribeInitialize(topic string) error {
+	return b.Provide(context.Background(), topic)
+}
+
+// Provide makes the topic if it is not there. One that is there is left as it is. It fails when the brokers do not answer, and
+// when ctx ends before they do.
+func (b *Broker) Provide(ctx context.Context, topic string) error {
+	_, err := await(ctx, b, func() (struct{}, error) { return struct{}{}, b.ensure(ctx, topic) })
+	if err != nil {
+		return fmt.Errorf("topic %s: %w", topic, err)
+	}
+	return nil
+}
+
+// Close ends all subscriptions and the publisher. It waits 5 s for brokers that do not answer, cuts them off, and fails. It may
+// be called again.
+func (b *Broker) Close() error {
+	b.once.Do(func() {
+		b.mu.Lock()
+		b.closed = true
+		b.mu.Unlock()
+		b.close()
+		ended := make(chan error, 1)
+		go func() { ended <- b.end() }()
+		patience := time.NewTimer(b.grace)
+		defer patience.Stop()
+		select {
+		case b.failure = <-ended:
+		case <-patience.C:
+			b.failure = errors.New("closing the connection to Kafka: the brokers did not answer")
+		}
+		b.cut()
+	})
+	return b.failure
+}
+
+// end waits for what runs, which must be done before the publisher is closed.
+func (b *Broker) end() error {
+	b.running.Wait()
 	err := b.subscriber.Close()
 	if b.publisher != nil {
 		err = errors.Join(err, b.publisher.Close())

@@ -65,7 +65,11 @@ func withMetadata(id string, pairs ...string) *message.Message {
 
 func TestMessagesOfOneKeyGoToOnePartition(t *testing.T) {
 	t.Parallel()
-	partitioner := sarama.NewHashPartitioner("t")
+	settings, err := Config{}.withDefaults().client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	partitioner := settings.Producer.Partitioner("t")
 	partition := func(msg *message.Message) int32 {
 		out, err := marshaler{}.Marshal("t", msg)
 		if err != nil {
