@@ -37,6 +37,7 @@ type app struct {
 	// to each message, and a refusal is enough.
 	takeBack  func(ctx context.Context, topic string, m *message.Message, reason error) error
 	receivers []receiver
+	provided  []provided
 	prepare   []func(context.Context) error // before the first request
 	workers   []*worker
 	draining  atomic.Bool
@@ -193,6 +194,9 @@ func (a *app) run(ctx context.Context, listener net.Listener) error {
 		workers.Go(func() { w.start(beside, a.log) })
 	}
 	workers.Go(func() { a.renewReads(beside) })
+	for _, made := range a.provided {
+		workers.Go(func() { a.makeTopics(beside, made) })
+	}
 	server := &http.Server{
 		Handler:           a.handler(),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -213,10 +217,7 @@ func (a *app) run(ctx context.Context, listener net.Listener) error {
 	cutOff := a.stopServing(deadline, server)
 	stopBeside()
 	workers.Wait()
-	var closing []error
-	for _, broker := range a.brokers {
-		closing = append(closing, broker.Close())
-	}
+	closing := a.closeBrokers()
 	receivers.Wait()
 	closing = append(closing, a.store.Close(deadline))
 	a.reads.Close()
@@ -238,6 +239,17 @@ func (a *app) renewReads(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// closeBrokers closes all at once, since each may wait for servers that do not answer.
+func (a *app) closeBrokers() []error {
+	failures := make([]error, len(a.brokers))
+	var closing sync.WaitGroup
+	for i, broker := range a.brokers {
+		closing.Go(func() { failures[i] = broker.Close() })
+	}
+	closing.Wait()
+	return failures
 }
 
 // stopServing ends streams, waits for requests, and cuts off those that are not done by the deadline. Shutdown itself

@@ -4,13 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5"
+	natsclient "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headrace/headrace/internal/commands/fulfilment"
 	"github.com/headrace/headrace/internal/natstest"
 	"github.com/headrace/headrace/internal/outbox/natsjs"
 	"github.com/headrace/headrace/internal/pgtest"
@@ -96,6 +101,9 @@ func TestAServerStartsWithoutItsBroker(t *testing.T) {
 		t.Fatalf("got %+v", added)
 	}
 	nats.Start()
+	for _, topic := range []string{"shop.public", fulfilment.TopicPaymentRequested, fulfilment.TopicShipmentRequested} {
+		carried(t, nats.URL, topic) // before there is anything on it
+	}
 	until(t, "the relay to publish", func() bool {
 		var position int64
 		err := s.app.pool.QueryRow(t.Context(), "select position from checkpoints where name = 'relay_nats'").Scan(&position)
@@ -125,6 +133,63 @@ func TestAServerStartsWithoutItsBroker(t *testing.T) {
 		case <-ctx.Done():
 			t.Fatal("nothing was published")
 		}
+	}
+}
+
+// carried waits until a stream carries the topic.
+func carried(t *testing.T, url, topic string) {
+	t.Helper()
+	conn, err := natsclient.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "a stream of "+topic, func() bool {
+		_, err := js.StreamNameBySubject(t.Context(), topic)
+		return err == nil
+	})
+}
+
+// A broker that takes connections and says nothing holds up neither the start nor the end.
+func TestAServerStartsAndEndsWhileKafkaSaysNothing(t *testing.T) {
+	t.Parallel()
+	silent, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = silent.Close() })
+	asked := make(chan struct{})
+	go func() {
+		for first := true; ; first = false {
+			conn, err := silent.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			if first {
+				close(asked)
+			}
+		}
+	}()
+	s := startServer(t, Config{Brokers: Brokers{Broker: brokerKafka, KafkaBrokers: []string{silent.Addr().String()}}})
+	cart := s.open(t)
+	if added := s.add(t, cart, 2); added.Cart == nil || added.Cart.Items[0].Quantity != 2 {
+		t.Fatalf("got %+v", added)
+	}
+	<-asked
+	s.stop()
+	select {
+	case err := <-s.done:
+		s.done <- err
+		if err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("it does not end")
 	}
 }
 

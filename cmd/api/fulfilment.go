@@ -68,6 +68,7 @@ func (a *app) fulfil(consume consumers, registry *eventstore.Registry, messages 
 			commands.Call{CommandID: m.UUID, Who: identity.System(identity.SystemPrefix + fulfilment.Name), CausationID: m.UUID})
 		return unlessRefused(err)
 	}))
+	a.provide(messages, fulfilment.TopicPaymentRequested, fulfilment.TopicRefundRequested, fulfilment.TopicShipmentRequested)
 	if !a.config.shared() {
 		a.simulateOutside(messages)
 	}

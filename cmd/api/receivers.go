@@ -24,39 +24,50 @@ func (a *app) receive(broker message.Subscriber, topic string, handle func(conte
 	a.receivers = append(a.receivers, receiver{broker: broker, topic: topic, handle: handle})
 }
 
-// startReceivers subscribes all before the first message is dispatched. A broker that other processes share may be away;
-// then it keeps the messages, and the subscription is tried again until ctx ends.
+// startReceivers subscribes all before the first message is dispatched. A broker that other processes share keeps the messages
+// while it is away, or while nobody receives, so nothing waits for it here.
 func (a *app) startReceivers(ctx context.Context, all *sync.WaitGroup) error {
 	for _, r := range a.receivers {
+		if a.takeBack != nil {
+			all.Go(func() { a.receiveShared(ctx, r) })
+			continue
+		}
 		// The subscription ends with the broker, after the dispatcher has had its answers.
 		incoming, err := r.broker.Subscribe(context.WithoutCancel(ctx), r.topic)
-		if err != nil && a.takeBack == nil {
+		if err != nil {
 			return fmt.Errorf("subscribing to %s: %w", r.topic, err)
 		}
 		all.Go(func() {
-			for {
-				if err == nil {
-					for m := range incoming {
-						a.deliver(r, m)
-					}
-				}
-				if a.takeBack == nil || !a.sleep(ctx, r.topic, err) {
-					return
-				}
-				incoming, err = r.broker.Subscribe(context.WithoutCancel(ctx), r.topic)
+			for m := range incoming {
+				a.deliver(r, m)
 			}
 		})
 	}
 	return nil
 }
 
+// receiveShared subscribes again and again until ctx ends.
+func (a *app) receiveShared(ctx context.Context, r receiver) {
+	for {
+		incoming, err := r.broker.Subscribe(context.WithoutCancel(ctx), r.topic)
+		if err == nil {
+			for m := range incoming {
+				a.deliver(r, m)
+			}
+		}
+		if !a.sleep(ctx, "subscribing", r.topic, err) {
+			return
+		}
+	}
+}
+
 // sleep waits until it is worth another try; it returns false when there is none to be made.
-func (a *app) sleep(ctx context.Context, topic string, err error) bool {
+func (a *app) sleep(ctx context.Context, what, topic string, err error) bool {
 	if ctx.Err() != nil {
 		return false
 	}
 	if err != nil {
-		a.log.Warn("subscribing failed; it is tried again", "topic", topic, "error", err)
+		a.log.Warn(what+" failed; it is tried again", "topic", topic, "error", err)
 	}
 	timer := time.NewTimer(time.Second)
 	defer timer.Stop()

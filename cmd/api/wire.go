@@ -149,6 +149,7 @@ func wire(ctx context.Context, config *Config, all views, pool *pgxpool.Pool, ow
 	if public != nil {
 		relay.Contract, relay.Topic, relay.Name = tell, config.PublicTopic, relay.Name+"_public"
 		a.brokers = append(a.brokers, public)
+		a.provide(public, config.PublicTopic)
 		a.relay("relay of public events", outbox.NewRelay(store, public, relay)).aside = true
 	}
 	if verifier != nil {

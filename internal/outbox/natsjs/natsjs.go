@@ -234,8 +234,12 @@ func (b *Broker) Close() error {
 }
 
 // SubscribeInitialize makes the topic's stream, so that what is published before the first subscription is kept.
-func (b *Broker) SubscribeInitialize(topic string) error {
-	_, err := b.stream(b.closing, topic)
+func (b *Broker) SubscribeInitialize(topic string) error { return b.Provide(b.closing, topic) }
+
+// Provide makes the topic's stream if it is not there. It fails when the server does not answer, and when ctx ends before it
+// does.
+func (b *Broker) Provide(ctx context.Context, topic string) error {
+	_, err := b.stream(ctx, topic)
 	return err
 }
 
