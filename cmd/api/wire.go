@@ -93,7 +93,7 @@ func wire(ctx context.Context, config *Config, all views, pool *pgxpool.Pool, ow
 	}), commands.Config{})
 
 	// Answering: how far the views are, what changed in them, and what happens in the log.
-	progress := queries.NewProgress(pool, store, queries.ProgressConfig{FollowPoll: switchPoll})
+	progress := queries.NewProgress(pool, store, queries.ProgressConfig{FollowPoll: switchPoll, Logger: log})
 	tail := queries.NewTail(store, queries.TailConfig{PollMax: idlePoll, Logger: log})
 	feed := queries.NewFeed(store, tail, progress, projections...)
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -151,17 +152,24 @@ func (p *Progress) learnView(rows []serving, started time.Time) (moved bool) {
 
 // Follow runs a projection's serving generation, as run does it, and goes over to the next generation when a rebuild has
 // switched to it: run's context ends and run is called again. A projection of another version than the one that
-// serves runs as well, so that its table is kept ready. Follow returns what run returns before that, or nil when
-// the context ends.
+// serves runs as well, so that its table is kept ready. Follow returns what run returns before that, an
+// *UnknownProjectionError, or nil when the context ends; while the database does not answer it asks again.
 func (p *Progress) Follow(ctx context.Context, projection Projection, run func(context.Context, Projection) error) error {
+	pause := followRetryMin
 	for ctx.Err() == nil {
 		generation, err := p.generation(ctx, projection)
-		if err != nil && ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
+		if unknown := (*UnknownProjectionError)(nil); errors.As(err, &unknown) {
 			return err
 		}
+		if err != nil {
+			if ctx.Err() == nil {
+				p.cfg.Logger.WarnContext(ctx, "a projection does not run yet; it is tried again", "projection", projection.Name, "error", err)
+			}
+			rest(ctx, pause/2+rand.N(pause))
+			pause = min(2*pause, followRetryMax)
+			continue
+		}
+		pause = followRetryMin
 		err = p.followOne(ctx, projection.At(generation), run)
 		if !errors.Is(err, errSwitched) {
 			return err
@@ -169,6 +177,12 @@ func (p *Progress) Follow(ctx context.Context, projection Projection, run func(c
 	}
 	return nil
 }
+
+// followRetryMin and followRetryMax bound the pauses of Follow while it cannot find out which generation serves.
+const (
+	followRetryMin = 50 * time.Millisecond
+	followRetryMax = 5 * time.Second
+)
 
 var errSwitched = errors.New("another generation serves")
 
@@ -205,6 +219,8 @@ func (p *Progress) followOne(ctx context.Context, projection Projection, run fun
 
 // generation is the one to run: the serving one, or for another version than serves, the newest there is.
 func (p *Progress) generation(ctx context.Context, projection Projection) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookUpTimeout)
+	defer cancel()
 	var version, generation, newest int
 	err := p.pool.QueryRow(ctx, sqlGenerations, projection.Name, projection.Version).Scan(&version, &generation, nil, &newest)
 	if errors.Is(err, pgx.ErrNoRows) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ type ProgressConfig struct {
 	PollMin    time.Duration // how soon the checkpoint is looked up while somebody waits; 0 stands for 5 ms
 	PollMax    time.Duration // how seldom, after looking in vain; 0 stands for 50 ms
 	FollowPoll time.Duration // how often Follow looks whether another generation serves; 0 stands for 1 s
+	Logger     *slog.Logger  // of failures of Follow; nil stands for slog.Default()
 }
 
 func (c ProgressConfig) withDefaults() ProgressConfig {
@@ -27,6 +29,9 @@ func (c ProgressConfig) withDefaults() ProgressConfig {
 	c.PollMin = or(c.PollMin, 5*time.Millisecond)
 	c.PollMax = max(or(c.PollMax, 50*time.Millisecond), c.PollMin)
 	c.FollowPoll = or(c.FollowPoll, time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
 	return c
 }
 

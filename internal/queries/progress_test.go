@@ -2,6 +2,7 @@ package queries_test
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -168,6 +169,51 @@ func TestFollowEndsWithItsRunner(t *testing.T) {
 	require.NoError(t, progress.Follow(deadline(t), b.tally, func(context.Context, queries.Projection) error { return nil }))
 	var unknown *queries.UnknownProjectionError
 	require.ErrorAs(t, progress.Follow(deadline(t), queries.Projection{Name: "telly"}, nil), &unknown)
+}
+
+// told is a log that only says that there was something.
+type told chan struct{}
+
+func (c told) Write(line []byte) (int, error) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+	return len(line), nil
+}
+
+// A database that fails just when a projection begins, as one with too many connections does, does not end it for good.
+func TestFollowOutlivesFailuresOfTheDatabase(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	failed := make(told, 1)
+	progress := queries.NewProgress(b.pool, b.store, queries.ProgressConfig{Logger: slog.New(slog.NewTextHandler(failed, nil))})
+	_, err := b.pool.Exec(t.Context(), `alter table views rename to views_away`)
+	require.NoError(t, err)
+	running := make(chan string, 1)
+	stop := background(t, func(ctx context.Context) error {
+		return progress.Follow(ctx, b.tally, func(ctx context.Context, p queries.Projection) error {
+			running <- p.Checkpoint()
+			<-ctx.Done()
+			return nil
+		})
+	})
+	for range 2 {
+		select {
+		case <-failed:
+		case <-deadline(t).Done():
+			t.Fatal("nothing failed")
+		}
+	}
+	_, err = b.pool.Exec(t.Context(), `alter table views_away rename to views`)
+	require.NoError(t, err)
+	select {
+	case checkpoint := <-running:
+		require.Equal(t, "tally_v1", checkpoint)
+	case <-deadline(t).Done():
+		t.Fatal("it does not run")
+	}
+	stop()
 }
 
 // A server goes over to another generation as soon as a waiting caller finds that it serves, and not at its next tick.
