@@ -114,7 +114,7 @@ func (p *projectionsStatus) Run(ctx context.Context, out output) error {
 type checkpointArgument struct {
 	Database
 	report
-	Checkpoint string `arg:"" help:"A view, or a checkpoint's name as projections status shows it, such as cart_v1."`
+	Checkpoint string `arg:"" help:"A checkpoint's name as projections status shows it, such as cart_v1, or a view."`
 }
 
 // changed is what pause, resume and drop print.

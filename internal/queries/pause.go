@@ -50,8 +50,8 @@ func Resume(ctx context.Context, pool *pgxpool.Pool, name string) (checkpoint st
 	return checkpoint, nil
 }
 
-// CheckpointNamed is the checkpoint that a name stands for: a view stands for that of the table that serves it, and any other
-// name for itself.
+// CheckpointNamed is the checkpoint that a name stands for: that of a checkpoint for itself, also when a view is called the
+// same, which a policy's may be; and a view for that of the table that serves it.
 func CheckpointNamed(ctx context.Context, pool *pgxpool.Pool, name string) (string, error) {
 	var checkpoint string
 	if err := pool.QueryRow(ctx, sqlCheckpointOf, name).Scan(&checkpoint); err != nil {

@@ -44,3 +44,17 @@ func TestPauseAndResume(t *testing.T) {
 	_, err = queries.Pause(t.Context(), b.pool, "tally_v1", "ada")
 	require.ErrorAs(t, err, &unknown, "nobody works on a kept table")
 }
+
+// The name of a checkpoint is its own, also when a view is called the same: nobody could pause or mend that policy otherwise.
+func TestAPolicyMayBeCalledLikeAView(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.project(t, b.tally)
+	_, err := b.pool.Exec(t.Context(), `insert into checkpoints (name) values ('tally')`)
+	require.NoError(t, err)
+	for _, name := range []string{"tally", "tally_v1"} {
+		checkpoint, err := queries.Pause(t.Context(), b.pool, name, "ada")
+		require.NoError(t, err)
+		require.Equal(t, name, checkpoint)
+	}
+}

@@ -260,8 +260,10 @@ update checkpoints set lease_epoch = lease_epoch + 1, lease_owner = null, lease_
 where name = $1`
 
 const (
-	// sqlCheckpointOf is the serving table of view $1, or $1 itself when there is no such view.
-	sqlCheckpointOf = `select coalesce((select table_name from views where name = $1), $1)`
+	// sqlCheckpointOf is $1 itself when there is such a checkpoint, or else the serving table of view $1.
+	sqlCheckpointOf = `
+select case when exists (select from checkpoints where name = $1) then $1
+            else coalesce((select table_name from views where name = $1), $1) end`
 
 	// sqlPause pauses checkpoint $1 for $2 and takes its lease away, unless that says that the table is kept or filled.
 	sqlPause = `
