@@ -17,7 +17,8 @@ func healthz(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "alive"})
 }
 
-// readiness is the body of /readyz.
+// readiness is the body of /readyz, which asks for no login: it says what stands still and where, and nothing of events
+// and people. Why, and by whom, is in the log, in api status and, for staff, in deliveries.
 type readiness struct {
 	Ready    bool              `json:"ready"`
 	Problems []string          `json:"problems"` // empty when ready
@@ -106,9 +107,9 @@ func doing(status outbox.Status) (what string, problem bool) {
 	case status.Refused != "":
 		return "refuses to work: " + status.Refused, true
 	case !status.HaltedAt.IsZero():
-		return fmt.Sprintf("halted at position %d: %s", status.Position, status.HaltReason), true
+		return fmt.Sprintf("halted at position %d", status.Position), true
 	case !status.PausedAt.IsZero():
-		return fmt.Sprintf("paused by %s at position %d", status.PausedBy, status.Position), false
+		return fmt.Sprintf("paused at position %d", status.Position), false
 	case !status.Running:
 		return "not running", true
 	case status.LastError != "":

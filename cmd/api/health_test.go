@@ -5,13 +5,14 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/outbox"
 	"github.com/headrace/headrace/internal/pgtest"
 )
 
-// A relay that halts delivers nothing to anybody, and only its process knows: /readyz names it and says why.
+// A relay that halts delivers nothing to anybody: /readyz names it.
 func TestReadyzNamesAHaltedRelay(t *testing.T) {
 	t.Parallel()
 	pool, log := pgtest.Pool(t), slog.New(slog.DiscardHandler)
@@ -44,7 +45,7 @@ func TestReadyzNamesAHaltedRelay(t *testing.T) {
 		if strings.Contains(problems, "public") {
 			t.Fatalf("the server is not ready for want of public events: %s", problems)
 		}
-		return strings.Count(problems, "relay: halted at position 7: ") == 2 && strings.HasPrefix(state.Parts["public"], "halted at position 7: ")
+		return strings.Count(problems, "relay: halted at position 7") == 2 && state.Parts["public"] == "halted at position 7"
 	})
 	cancel()
 	for range a.workers {
@@ -52,5 +53,20 @@ func TestReadyzNamesAHaltedRelay(t *testing.T) {
 	}
 	if err := store.Close(context.Background()); err != nil {
 		t.Error(err)
+	}
+}
+
+// Anybody may ask /readyz: reasons hold data of events, and who paused is a user and a host.
+func TestReadyzTellsNobodyWhyAndWho(t *testing.T) {
+	t.Parallel()
+	for _, status := range []outbox.Status{
+		{Position: 7, HaltedAt: time.Now(), HaltReason: "secret"},
+		{Position: 7, PausedAt: time.Now(), PausedBy: "secret"},
+		{Position: 7, Running: true, LastError: "secret"},
+		{Position: 7, Running: true, Owner: true, LastError: "secret", HaltReason: "secret", PausedBy: "secret"},
+	} {
+		if what, _ := doing(status); strings.Contains(what, "secret") || !strings.Contains(what, "at position 7") {
+			t.Errorf("%+v: %s", status, what)
+		}
 	}
 }
