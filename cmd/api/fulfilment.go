@@ -55,11 +55,16 @@ type (
 func (a *app) fulfil(consume consumers, registry *eventstore.Registry, messages pubSub, orders *orderHandler, processes *fulfilmentHandler) []outbox.InboxRoute {
 	// From now: orders that were placed before the process manager was there are not to be paid again.
 	consume.react(fulfilment.Name, reactAll(registry, outbox.FromNow, fulfilment.Types(), func(ctx context.Context, e eventstore.Event, p eventstore.Payload) (err error) {
-		switch process, ofOrder := fulfilment.React(p); {
+		process, ofOrder := fulfilment.React(p)
+		switch {
 		case process != nil:
 			_, err = processes.Handle(ctx, fulfilment.ForOrder(e.Stream), process, commands.React(fulfilment.Name, e))
 		case ofOrder != nil:
 			_, err = orders.Handle(ctx, fulfilment.OrderOf(e.Stream), ofOrder, commands.React(fulfilment.Name, e))
+		}
+		var refused *commands.Rejection
+		if errors.As(err, &refused) && fulfilment.ForAPerson(ofOrder, refused) {
+			return fmt.Errorf("refused with %s: %w", refused.Code, err) // parks the stream, where it is seen
 		}
 		return unlessRefused(err)
 	}))

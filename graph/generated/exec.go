@@ -1177,11 +1177,11 @@ type FulfilmentStep {
 enum FulfilmentStatus {
   "The payment."
   AWAITING_PAYMENT
-  "Without a payment: the order to be cancelled."
+  "Without a payment or a shipment: the order to be cancelled."
   CANCELLING
   "The shipment."
   AWAITING_SHIPMENT
-  "Without a shipment: the payment to go back."
+  "After the order was cancelled: the payment to go back."
   REFUNDING
   "Paid and shipped."
   COMPLETED
@@ -1194,7 +1194,7 @@ extend enum UserErrorCode {
   FULFILMENT_NOT_FOUND
   "The payment is not of the order's total."
   PAYMENT_MISMATCH
-  "The order is not paid, and was not to be shipped."
+  "The carrier was not asked to ship it yet."
   SHIPMENT_NOT_DUE
   "The order was given up before it was shipped, or has left already."
   SHIPMENT_TOO_LATE

@@ -438,7 +438,7 @@ const (
 	UserErrorCodeFulfilmentNotFound UserErrorCode = "FULFILMENT_NOT_FOUND"
 	// The payment is not of the order's total.
 	UserErrorCodePaymentMismatch UserErrorCode = "PAYMENT_MISMATCH"
-	// The order is not paid, and was not to be shipped.
+	// The carrier was not asked to ship it yet.
 	UserErrorCodeShipmentNotDue UserErrorCode = "SHIPMENT_NOT_DUE"
 	// The order was given up before it was shipped, or has left already.
 	UserErrorCodeShipmentTooLate UserErrorCode = "SHIPMENT_TOO_LATE"

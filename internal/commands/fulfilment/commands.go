@@ -33,7 +33,7 @@ type ConfirmRefund struct {
 	Reference string `json:"reference"`
 }
 
-// Dispatch says that the goods left.
+// Dispatch is the carrier's word that the goods left.
 type Dispatch struct {
 	TrackingCode string `json:"trackingCode,omitempty"`
 }
@@ -46,6 +46,11 @@ type FailShipment struct {
 // NotePaid says that the order counts this payment.
 type NotePaid struct {
 	Reference string `json:"reference"`
+}
+
+// NoteShipped says that the order counts as shipped.
+type NoteShipped struct {
+	TrackingCode string `json:"trackingCode,omitempty"`
 }
 
 // NoteCancelled says that the order was cancelled.
@@ -65,6 +70,7 @@ func (ConfirmRefund) CommandType() string  { return "fulfilment.confirm_refund" 
 func (Dispatch) CommandType() string       { return "fulfilment.dispatch" }
 func (FailShipment) CommandType() string   { return "fulfilment.fail_shipment" }
 func (NotePaid) CommandType() string       { return "fulfilment.note_paid" }
+func (NoteShipped) CommandType() string    { return "fulfilment.note_shipped" }
 func (NoteCancelled) CommandType() string  { return "fulfilment.note_cancelled" }
 func (Expire) CommandType() string         { return "fulfilment.expire" }
 
@@ -75,5 +81,6 @@ func (ConfirmRefund) isFulfilmentCommand()  {}
 func (Dispatch) isFulfilmentCommand()       {}
 func (FailShipment) isFulfilmentCommand()   {}
 func (NotePaid) isFulfilmentCommand()       {}
+func (NoteShipped) isFulfilmentCommand()    {}
 func (NoteCancelled) isFulfilmentCommand()  {}
 func (Expire) isFulfilmentCommand()         {}

@@ -28,10 +28,12 @@ func decide(cfg Config, s State, command Command) ([]Event, error) {
 		return nil, nil
 	case Expire:
 		return expire(s, c)
+	case NoteShipped:
+		return dispatch(s, Shipped(c), true)
 	case NoteCancelled:
 		return noteCancelled(s, c)
 	case Dispatch:
-		return dispatch(s, c)
+		return dispatch(s, Shipped(c), false)
 	case FailShipment:
 		return failShipment(s, c)
 	case ConfirmRefund:
@@ -53,7 +55,7 @@ func check(command Command) error {
 		return commands.CheckOptionalText("reason", c.Reason, MaxReasonBytes)
 	case Dispatch:
 		return commands.CheckOptionalText("trackingCode", c.TrackingCode, MaxReferenceBytes)
-	case Start, NotePaid, NoteCancelled, Expire: // from the program itself
+	case Start, NotePaid, NoteShipped, NoteCancelled, Expire: // from the program itself
 	}
 	return nil
 }
@@ -65,7 +67,8 @@ func start(cfg Config, s State, c Start) ([]Event, error) {
 	return []Event{Started(c), PaymentRequested{Total: c.Total, Milliseconds: cfg.PayWithin.Milliseconds()}}, nil
 }
 
-// capture takes the one payment that is waited for. Any other goes back: it came too late, or is a second one.
+// capture takes the first payment: to have the goods shipped, or to wait with it for what the order says. Any other goes
+// back: it came too late, or is a second one.
 func capture(cfg Config, s State, c CapturePayment) ([]Event, error) {
 	switch {
 	case s.knows(c.Reference):
@@ -73,31 +76,42 @@ func capture(cfg Config, s State, c CapturePayment) ([]Event, error) {
 	case c.Amount != s.Total:
 		return nil, refuse(CodePaymentMismatch, fmt.Sprintf("payment %q is of %s, and the order comes to %s", c.Reference, c.Amount, s.Total))
 	case s.Status == AwaitingPayment:
-		return paid(cfg, c.Reference), nil
+		return []Event{PaymentCaptured{Reference: c.Reference}, askCarrier(cfg)}, nil
+	case s.Status == Cancelling && s.Reference == "":
+		return []Event{PaymentCaptured{Reference: c.Reference}}, nil
 	default:
-		return []Event{RefundRequested{Reference: c.Reference, Amount: c.Amount, Reason: "the order was paid or given up before"}}, nil
+		return []Event{s.giveBack(c.Reference, "the order was paid or given up before")}, nil
 	}
 }
 
-// notePaid follows the order, which is always right about its payment.
+// notePaid follows the order, which is always right about its payment: that one is kept in the place of another. Whichever
+// it is, goods that nobody was asked for yet are to be shipped.
 func notePaid(cfg Config, s State, c NotePaid) ([]Event, error) {
+	over := s.Status == Refunding || s.Status == Ended
+	var events []Event
 	switch {
 	case s.knows(c.Reference):
-		return nil, nil
-	case s.Status == AwaitingPayment, s.Status == Cancelling:
-		return paid(cfg, c.Reference), nil
-	case s.Status == AwaitingShipment: // the order had another one when that of the process reached it
-		return []Event{
-			PaymentCaptured(c),
-			RefundRequested{Reference: s.Reference, Amount: s.Total, Reason: "the order was paid before"},
-		}, nil
+	case over:
+		events = append(events, s.giveBack(c.Reference, "the order was given up before"))
 	default:
-		return nil, nil
+		events = append(events, PaymentCaptured(c))
+		if s.Reference != "" {
+			events = append(events, s.giveBack(s.Reference, "the order was paid before"))
+		}
 	}
+	if !s.Asked && !over {
+		events = append(events, askCarrier(cfg))
+	}
+	return events, nil
 }
 
-func paid(cfg Config, reference string) []Event {
-	return []Event{PaymentCaptured{Reference: reference}, ShipmentRequested{Milliseconds: cfg.ShipWithin.Milliseconds()}}
+func askCarrier(cfg Config) Event {
+	return ShipmentRequested{Milliseconds: cfg.ShipWithin.Milliseconds()}
+}
+
+// giveBack has the provider give a payment back. All that are taken are of the total.
+func (s State) giveBack(reference, reason string) Event {
+	return RefundRequested{Reference: reference, Amount: s.Total, Reason: reason}
 }
 
 // expire is of no effect when what the deadline was for has happened.
@@ -106,55 +120,59 @@ func expire(s State, c Expire) ([]Event, error) {
 	case c.Deadline == DeadlinePayment && s.Status == AwaitingPayment:
 		return []Event{PaymentTimedOut{}}, nil
 	case c.Deadline == DeadlineShipment && s.Status == AwaitingShipment:
-		return giveUpShipping(s, "not shipped in time"), nil
+		return []Event{ShipmentFailed{Reason: "not shipped in time"}}, nil
 	default:
 		return nil, nil
 	}
 }
 
-// giveUpShipping compensates: what was paid goes back.
-func giveUpShipping(s State, reason string) []Event {
-	return []Event{
-		ShipmentFailed{Reason: reason},
-		RefundRequested{Reference: s.Reference, Amount: s.Total, Reason: reason},
-	}
-}
-
+// noteCancelled gives back what was paid, also when the carrier has the goods: the order's refusal to be shipped tells a
+// person of those.
 func noteCancelled(s State, c NoteCancelled) ([]Event, error) {
-	switch s.Status {
-	case AwaitingPayment, Cancelling:
-		return []Event{Cancelled{Reason: c.Reason}}, nil
-	case AwaitingShipment:
-		return []Event{RefundRequested{Reference: s.Reference, Amount: s.Total, Reason: c.Reason}}, nil
-	default:
+	switch {
+	case s.Status == Refunding, s.Status == Ended:
 		return nil, nil
+	case s.Reference != "":
+		return []Event{s.giveBack(s.Reference, c.Reason)}, nil
+	default:
+		return []Event{Cancelled{Reason: c.Reason}}, nil
 	}
 }
 
-func dispatch(s State, c Dispatch) ([]Event, error) {
-	switch s.Status {
-	case AwaitingShipment:
-		return []Event{Shipped(c), Completed{}}, nil
-	case Finished:
+// dispatch believes the carrier as long as the order is not given up, and the order always.
+func dispatch(s State, shipped Shipped, byOrder bool) ([]Event, error) {
+	switch {
+	case s.Status == AwaitingShipment, byOrder && s.Status == Cancelling && s.Asked:
+		return []Event{shipped, Completed{}}, nil
+	case s.Status == Finished:
 		return nil, nil
-	case AwaitingPayment, Cancelling:
-		return nil, refuse(CodeNotDue, "the order is not paid, and was not to be shipped")
+	case s.notAsked():
+		return nil, refuseNotDue()
 	default:
 		return nil, refuse(CodeTooLate, "the order was given up before it was shipped; somebody has to get the goods back")
 	}
 }
 
 func failShipment(s State, c FailShipment) ([]Event, error) {
-	switch s.Status {
-	case AwaitingShipment:
-		return giveUpShipping(s, c.Reason), nil
-	case AwaitingPayment, Cancelling:
-		return nil, refuse(CodeNotDue, "the order is not paid, and was not to be shipped")
-	case Finished:
+	switch {
+	case s.Status == AwaitingShipment:
+		return []Event{ShipmentFailed(c)}, nil
+	case s.Status == Finished:
 		return nil, refuse(CodeTooLate, "the goods left before")
+	case s.notAsked():
+		return nil, refuseNotDue()
 	default:
 		return nil, nil
 	}
+}
+
+// notAsked reports whether the carrier has nothing to say yet.
+func (s State) notAsked() bool {
+	return s.Status == AwaitingPayment || s.Status == Cancelling && !s.Asked
+}
+
+func refuseNotDue() error {
+	return refuse(CodeNotDue, "the order is not paid, and was not to be shipped")
 }
 
 func confirmRefund(s State, c ConfirmRefund) ([]Event, error) {

@@ -45,7 +45,7 @@ type Shipped struct {
 	TrackingCode string `json:"trackingCode,omitempty"`
 }
 
-// ShipmentFailed says that the goods will not leave.
+// ShipmentFailed says that the goods will not leave, as far as the process knows.
 type ShipmentFailed struct {
 	Reason string `json:"reason"`
 }

@@ -4,11 +4,13 @@
 //
 // It is pure. It hears of the order through React, from the world outside through messages in the inbox, and of the clock
 // through deadlines; it speaks through commands to the order, which React returns, and through messages to the outside,
-// which its events send. All that it hears may come twice, late, or in another order than it happened: what does not fit
-// any more changes nothing, gives a payment back, or is refused for a person to look at.
+// which its events send. All that it hears may come twice, late, or in another order than it happened, but that what an order
+// says comes as it said it: what does not fit any more changes nothing, gives a payment back, or is refused for a person to
+// look at.
 //
-// The order, and not the process, decides whether it is paid or cancelled first. A process that gives up on a payment asks
-// the order to cancel, and goes on if the order answers that it was paid.
+// The order, and not the process, decides what comes first: being paid, shipped or cancelled. A process that gives up on a
+// payment or on a shipment asks the order to cancel. It gives the payment back when the order says that it is cancelled, and
+// goes on if the order says that it was paid, or shipped.
 package fulfilment
 
 import (
@@ -34,9 +36,9 @@ type Status string
 // The statuses. That of a process which was never started is empty.
 const (
 	AwaitingPayment  Status = "awaiting_payment"
-	Cancelling       Status = "cancelling" // no payment: waits for the order to say that it is cancelled
+	Cancelling       Status = "cancelling" // no payment or no shipment: waits for the order to say that it is cancelled
 	AwaitingShipment Status = "awaiting_shipment"
-	Refunding        Status = "refunding" // no shipment: waits for the payment to go back
+	Refunding        Status = "refunding" // the order is cancelled: waits for the payment to go back
 	Finished         Status = "completed"
 	Ended            Status = "cancelled"
 )
@@ -45,7 +47,7 @@ const (
 const (
 	CodeNotFound        = "FULFILMENT_NOT_FOUND" // no process has this id, or not yet
 	CodePaymentMismatch = "PAYMENT_MISMATCH"     // the amount is not the order's total
-	CodeNotDue          = "SHIPMENT_NOT_DUE"     // the order is not paid
+	CodeNotDue          = "SHIPMENT_NOT_DUE"     // the carrier was not asked yet
 	CodeTooLate         = "SHIPMENT_TOO_LATE"    // the order was given up, or has left already
 	CodeNoRefund        = "NO_SUCH_REFUND"       // this payment is not to go back
 )
@@ -73,7 +75,8 @@ type State struct {
 	ID        string
 	Total     money.Money
 	Status    Status
-	Reference string   // of the payment that the order counts; empty as long as there is none
+	Reference string   // of the payment that is kept as long as the order is; empty as long as there is none
+	Asked     bool     // whether the carrier was asked to fetch the goods
 	Owed      []string // references of payments that are to go back
 	Returned  []string // and of those that did
 	Reason    string   // why nothing is shipped
@@ -145,9 +148,9 @@ func evolve(s State, event Event) State {
 	case PaymentTimedOut:
 		s.Status, s.Reason = Cancelling, order.ReasonUnpaid
 	case ShipmentRequested:
-		s.Status, s.Reason = AwaitingShipment, ""
+		s.Status, s.Asked, s.Reason = AwaitingShipment, true, ""
 	case ShipmentFailed:
-		s.Reason = e.Reason
+		s.Status, s.Reason = Cancelling, e.Reason
 	case RefundRequested:
 		s.Owed = append(slices.Clone(s.Owed), e.Reference)
 		if e.Reference == s.Reference {

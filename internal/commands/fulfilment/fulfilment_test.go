@@ -37,9 +37,11 @@ var (
 	toShip   = fulfilment.ShipmentRequested{Milliseconds: (7 * 24 * time.Hour).Milliseconds()}
 	timedOut = with(requested, fulfilment.PaymentTimedOut{})
 	paid     = with(requested, captured, toShip)
-	failed   = with(paid, fulfilment.ShipmentFailed{Reason: "lost"}, refund("p-1", "lost"))
+	failed   = with(paid, fulfilment.ShipmentFailed{Reason: "lost"})
+	undone   = with(failed, refund("p-1", "lost"))
 	shipped  = with(paid, fulfilment.Shipped{TrackingCode: "T"}, fulfilment.Completed{})
 	ended    = with(timedOut, fulfilment.Cancelled{Reason: "not paid in time"})
+	paidLate = with(timedOut, captured)
 )
 
 func with(all events, more ...fulfilment.Event) events {
@@ -65,19 +67,23 @@ func TestTheHappyPath(t *testing.T) {
 func TestWhatTheOutsideAndTheClockSayTwiceOrLateIsHarmless(t *testing.T) {
 	t.Parallel()
 	capture := fulfilment.CapturePayment{Reference: "p-1", Amount: eur(500)}
-	for _, after := range []events{paid, failed, shipped} {
+	for _, after := range []events{paid, failed, undone, shipped} {
 		given(after...).When(capture).Then(t)
 		given(after...).When(fulfilment.NotePaid{Reference: "p-1"}).Then(t)
 		given(after...).When(fulfilment.RefusePayment{Reason: "no"}).Then(t)
 		given(after...).When(fulfilment.Expire{Deadline: fulfilment.DeadlinePayment}).Then(t)
 	}
-	for _, after := range []events{requested, timedOut, failed, shipped, ended} {
+	for _, after := range []events{requested, timedOut, failed, undone, shipped, ended, paidLate} {
 		given(after...).When(fulfilment.Expire{Deadline: fulfilment.DeadlineShipment}).Then(t)
 	}
 	given(paid...).When(fulfilment.Expire{Deadline: "of another version"}).Then(t)
 	given(shipped...).When(fulfilment.Dispatch{TrackingCode: "T"}).Then(t)
+	given(shipped...).When(fulfilment.NoteShipped{TrackingCode: "T"}).Then(t)
 	given(failed...).When(fulfilment.FailShipment{Reason: "lost"}).Then(t)
-	given(with(failed, fulfilment.Refunded{Reference: "p-1"}, fulfilment.Cancelled{Reason: "lost", Refunded: true})...).
+	given(undone...).When(fulfilment.FailShipment{Reason: "lost"}).Then(t)
+	given(undone...).When(fulfilment.NoteCancelled{Reason: "lost"}).Then(t)
+	given(ended...).When(fulfilment.NoteCancelled{Reason: "lost"}).Then(t)
+	given(with(undone, fulfilment.Refunded{Reference: "p-1"}, fulfilment.Cancelled{Reason: "lost", Refunded: true})...).
 		When(fulfilment.ConfirmRefund{Reference: "p-1"}).Then(t)
 }
 
@@ -88,29 +94,42 @@ func TestWithoutAPaymentTheOrderIsToBeCancelled(t *testing.T) {
 	given(timedOut...).When(fulfilment.NoteCancelled{Reason: "late"}).Then(t, fulfilment.Cancelled{Reason: "late"})
 	// The order was paid at the last moment, and did not let itself be cancelled.
 	given(timedOut...).When(fulfilment.NotePaid{Reference: "p-1"}).Then(t, captured, toShip)
+	// The provider says so before the order does, whose word is waited for: nobody is asked to ship what may be cancelled.
+	given(timedOut...).When(fulfilment.CapturePayment{Reference: "p-1", Amount: eur(500)}).Then(t, captured)
+	given(paidLate...).When(fulfilment.NotePaid{Reference: "p-1"}).Then(t, toShip)
+	given(paidLate...).When(fulfilment.NoteCancelled{Reason: "late"}).Then(t, refund("p-1", "late"))
+	given(paidLate...).When(fulfilment.NotePaid{Reference: "p-2"}).
+		Then(t, fulfilment.PaymentCaptured{Reference: "p-2"}, refund("p-1", "the order was paid before"), toShip)
 }
 
 func TestAPaymentThatIsNotTheOneGoesBack(t *testing.T) {
 	t.Parallel()
 	other := fulfilment.CapturePayment{Reference: "p-2", Amount: eur(500)}
-	for _, after := range []events{timedOut, ended, paid, shipped, failed} {
+	for _, after := range []events{paidLate, ended, paid, shipped, failed, undone} {
 		given(after...).When(other).Then(t, refund("p-2", late))
 	}
 	confirmed := given(with(shipped, refund("p-2", late))...).When(fulfilment.ConfirmRefund{Reference: "p-2"})
 	confirmed.Then(t, fulfilment.Refunded{Reference: "p-2"}) // and the order stays shipped
-	given(paid...).When(fulfilment.NotePaid{Reference: "p-2"}).
-		Then(t, fulfilment.PaymentCaptured{Reference: "p-2"}, refund("p-1", "the order was paid before"))
+	for _, after := range []events{paid, failed, shipped} {
+		given(after...).When(fulfilment.NotePaid{Reference: "p-2"}).
+			Then(t, fulfilment.PaymentCaptured{Reference: "p-2"}, refund("p-1", "the order was paid before"))
+	}
+	for _, after := range []events{undone, ended} {
+		given(after...).When(fulfilment.NotePaid{Reference: "p-2"}).Then(t, refund("p-2", "the order was given up before"))
+	}
 }
 
 func TestNoShipmentIsCompensated(t *testing.T) {
 	t.Parallel()
-	given(paid...).When(fulfilment.FailShipment{Reason: "lost"}).Then(t, fulfilment.ShipmentFailed{Reason: "lost"}, refund("p-1", "lost"))
-	given(paid...).When(fulfilment.Expire{Deadline: fulfilment.DeadlineShipment}).
-		Then(t, fulfilment.ShipmentFailed{Reason: "not shipped in time"}, refund("p-1", "not shipped in time"))
-	given(paid...).When(fulfilment.NoteCancelled{Reason: "dear"}).Then(t, refund("p-1", "dear"))
-	given(failed...).When(fulfilment.ConfirmRefund{Reference: "p-1"}).
+	given(paid...).When(fulfilment.FailShipment{Reason: "lost"}).Then(t, fulfilment.ShipmentFailed{Reason: "lost"})
+	given(paid...).When(fulfilment.Expire{Deadline: fulfilment.DeadlineShipment}).Then(t, fulfilment.ShipmentFailed{Reason: "not shipped in time"})
+	for _, after := range []events{paid, failed, shipped} {
+		given(after...).When(fulfilment.NoteCancelled{Reason: "lost"}).Then(t, refund("p-1", "lost"))
+	}
+	given(undone...).When(fulfilment.ConfirmRefund{Reference: "p-1"}).
 		Then(t, fulfilment.Refunded{Reference: "p-1"}, fulfilment.Cancelled{Reason: "lost", Refunded: true})
-	given(failed...).When(fulfilment.NoteCancelled{Reason: "lost"}).Then(t)
+	// Staff shipped it meanwhile, and the order did not let itself be cancelled.
+	given(failed...).When(fulfilment.NoteShipped{TrackingCode: "T"}).Then(t, fulfilment.Shipped{TrackingCode: "T"}, fulfilment.Completed{})
 }
 
 func TestWhatAPersonHasToLookAtIsRefused(t *testing.T) {
@@ -125,7 +144,12 @@ func TestWhatAPersonHasToLookAtIsRefused(t *testing.T) {
 		{requested, fulfilment.CapturePayment{Reference: "p-1", Amount: money.Money{Amount: 500, Currency: "USD"}}, fulfilment.CodePaymentMismatch},
 		{requested, fulfilment.Dispatch{}, fulfilment.CodeNotDue},
 		{requested, fulfilment.FailShipment{}, fulfilment.CodeNotDue},
+		{paidLate, fulfilment.Dispatch{}, fulfilment.CodeNotDue},
+		{paidLate, fulfilment.NoteShipped{}, fulfilment.CodeNotDue},
 		{failed, fulfilment.Dispatch{}, fulfilment.CodeTooLate},
+		{undone, fulfilment.Dispatch{}, fulfilment.CodeTooLate},
+		{undone, fulfilment.NoteShipped{}, fulfilment.CodeTooLate},
+		{ended, fulfilment.NoteShipped{}, fulfilment.CodeTooLate},
 		{shipped, fulfilment.FailShipment{}, fulfilment.CodeTooLate},
 		{paid, fulfilment.ConfirmRefund{Reference: "p-1"}, fulfilment.CodeNoRefund},
 		{requested, fulfilment.CapturePayment{Amount: eur(500)}, commands.CodeRequired},
@@ -144,7 +168,7 @@ func TestATopicMaySayWhatItIsFor(t *testing.T) {
 		topics[topic] = fulfilment.Answer{Reference: "p-1", Amount: eur(500)}.Command(topic)
 	}
 	own := []fulfilment.Command{
-		fulfilment.Start{}, fulfilment.NotePaid{}, fulfilment.NoteCancelled{}, fulfilment.Expire{},
+		fulfilment.Start{}, fulfilment.NotePaid{}, fulfilment.NoteShipped{}, fulfilment.NoteCancelled{}, fulfilment.Expire{},
 	}
 	decider := fulfilment.Decider(fulfilment.Config{})
 	may := func(c fulfilment.Command, who identity.Identity) bool {
@@ -199,7 +223,8 @@ func TestWhatIsSentOutside(t *testing.T) {
 			{Topic: "shipments.requested", Key: orderID, Payload: []byte(`{"orderId":"` + orderID + `"}`)},
 			{Topic: "fulfilment.deadline", Key: stream, Payload: []byte(deadline("shipment")), Delay: 2 * time.Hour},
 		}},
-		{paid, fulfilment.FailShipment{Reason: "lost"}, []eventstore.Message{
+		{paid, fulfilment.FailShipment{Reason: "lost"}, nil},
+		{failed, fulfilment.NoteCancelled{Reason: "lost"}, []eventstore.Message{
 			{Topic: "refunds.requested", Key: orderID, Payload: []byte(
 				`{"orderId":"` + orderID + `","amount":{"amount":500,"currency":"EUR"},"reference":"p-1"}`)},
 		}},
@@ -227,7 +252,7 @@ func TestReact(t *testing.T) {
 		{order.Placed{OwnerID: "ada", Total: eur(5)}, fulfilment.Start{OwnerID: "ada", Total: eur(5)}, nil},
 		{order.Paid{Reference: "p"}, fulfilment.NotePaid{Reference: "p"}, nil},
 		{order.Cancelled{Reason: "r"}, fulfilment.NoteCancelled{Reason: "r"}, nil},
-		{order.Shipped{TrackingCode: "T"}, fulfilment.Dispatch{TrackingCode: "T"}, nil},
+		{order.Shipped{TrackingCode: "T"}, fulfilment.NoteShipped{TrackingCode: "T"}, nil},
 		{fulfilment.PaymentCaptured{Reference: "p"}, nil, order.Pay{Reference: "p"}},
 		{fulfilment.PaymentRefused{Reason: "r"}, nil, order.CancelUnpaid{Reason: "the payment was refused: r"}},
 		{fulfilment.PaymentTimedOut{}, nil, order.CancelUnpaid{}},
@@ -256,6 +281,7 @@ func TestDeciderIsPure(t *testing.T) {
 		fulfilment.Expire{Deadline: fulfilment.DeadlineShipment},
 		fulfilment.Dispatch{},
 		fulfilment.FailShipment{},
+		fulfilment.NoteShipped{},
 		fulfilment.NoteCancelled{},
 		fulfilment.ConfirmRefund{Reference: "p-1"},
 		fulfilment.ConfirmRefund{Reference: "p-2"},

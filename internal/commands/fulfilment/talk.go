@@ -84,7 +84,7 @@ func may(_ State, command Command, who identity.Identity) error {
 		from = TopicShipmentDispatched
 	case FailShipment:
 		from = TopicShipmentFailed
-	case Start, NotePaid, NoteCancelled, Expire: // nobody outside says these
+	case Start, NotePaid, NoteShipped, NoteCancelled, Expire: // nobody outside says these
 	}
 	if who.Unrestricted() || (from != "" && who.Is(identity.Inbox(from).Subject)) {
 		return nil
@@ -113,7 +113,7 @@ func Types() []string {
 }
 
 // React is what an event leads to: the order's events to a command for its process, and the process's to one for its order.
-// The other is nil, and both may be. A refusal of either is an answer: something else came first.
+// The other is nil, and both may be. A refusal is an answer, since something else came first, unless ForAPerson says more.
 func React(p eventstore.Payload) (process Command, ofOrder order.Command) {
 	switch p := p.(type) {
 	case order.Placed:
@@ -123,7 +123,7 @@ func React(p eventstore.Payload) (process Command, ofOrder order.Command) {
 	case order.Cancelled:
 		return NoteCancelled(p), nil
 	case order.Shipped:
-		return Dispatch(p), nil
+		return NoteShipped(p), nil
 	case PaymentCaptured:
 		return nil, order.Pay(p)
 	case PaymentRefused:
@@ -140,6 +140,15 @@ func React(p eventstore.Payload) (process Command, ofOrder order.Command) {
 		}
 	}
 	return nil, nil
+}
+
+// ForAPerson reports whether the refusal of what React returned, a command for the order unless that is nil, is no answer
+// but for a person to look at: goods left, and the order is not to have them.
+func ForAPerson(ofOrder order.Command, refused *commands.Rejection) bool {
+	if _, ships := ofOrder.(order.Ship); ships {
+		return refused.Code != order.CodeAlreadyShipped
+	}
+	return ofOrder == nil && refused.Code != CodeNotFound // that is of an order from before there were processes
 }
 
 // effects sends what the events ask of the outside, and the deadlines.

@@ -123,7 +123,7 @@ func Evolve(f Fulfilment, e eventstore.Event, p eventstore.Payload) Fulfilment {
 			f.TrackingCode = &p.TrackingCode
 		}
 	case fulfilment.ShipmentFailed:
-		f.Reason, f.ShipBy, note = &p.Reason, nil, p.Reason
+		f.Status, f.Reason, f.ShipBy, note = Cancelling, &p.Reason, nil, p.Reason
 	case fulfilment.RefundRequested:
 		note = p.Reference
 		if f.PaymentReference != nil && p.Reference == *f.PaymentReference {
