@@ -1,4 +1,5 @@
-// Package natstest runs a NATS server with JetStream inside a test, stops it, empties it and cuts it off. It is for tests
+// Package natstest runs a NATS server with JetStream inside a test, stops it, empties it, takes it back
+// to what it was, and cuts it off. It is for tests
 // only: nothing else may import it, so that no program carries the server.
 package natstest
 
@@ -65,6 +66,26 @@ func (s *Server) Wipe() {
 	s.t.Helper()
 	s.Stop()
 	if err := os.RemoveAll(s.dir); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Save stops it and returns a copy of all that it holds, for Restore.
+func (s *Server) Save() (copied string) {
+	s.t.Helper()
+	s.Stop()
+	copied = filepath.Join(s.t.TempDir(), "copy")
+	if err := os.CopyFS(copied, os.DirFS(s.dir)); err != nil {
+		s.t.Fatal(err)
+	}
+	return copied
+}
+
+// Restore stops it and has it hold again what was copied, and nothing that came after.
+func (s *Server) Restore(copied string) {
+	s.t.Helper()
+	s.Wipe()
+	if err := os.CopyFS(s.dir, os.DirFS(copied)); err != nil {
 		s.t.Fatal(err)
 	}
 }

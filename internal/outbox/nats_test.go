@@ -23,7 +23,9 @@ func TestProjectionEqualsAReplayWhateverHappensToNATS(t *testing.T) {
 			proxy := natstest.NewProxy(t, server)
 			var ats []*progress
 			for _, url := range []string{proxy.URL, server.URL} {
-				broker, err := natsjs.Open(natsjs.Config{URL: url, New: true, PublishTimeout: time.Second, Logger: quiet()})
+				broker, err := natsjs.Open(natsjs.Config{
+					URL: url, New: true, PublishTimeout: 500 * time.Millisecond, Dedupe: 100 * time.Millisecond, Logger: quiet(),
+				})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -37,10 +39,14 @@ func TestProjectionEqualsAReplayWhateverHappensToNATS(t *testing.T) {
 					Batch: 1 + random.IntN(50), TTL: time.Second, Probe: 100 * time.Millisecond, RetryMax: 20 * time.Millisecond, Logger: quiet(),
 				}).Run)
 			}
+			saved := server.Save()
+			server.Start()
 			troubles := []func(){
 				proxy.Cut, proxy.Mend,
 				func() { server.Stop(); server.Start() },
 				func() { server.Wipe(); server.Start() },
+				func() { saved = server.Save(); server.Start() },
+				func() { server.Restore(saved); server.Start() },
 			}
 			for range 12 {
 				b.add(1+random.IntN(40), 1+random.IntN(5))
@@ -48,6 +54,7 @@ func TestProjectionEqualsAReplayWhateverHappensToNATS(t *testing.T) {
 				b.add(1+random.IntN(40), 1+random.IntN(5))
 			}
 			proxy.Mend()
+			outage(b, server)
 			b.add(1, 1) // the last one is of a type that counts
 			head := b.head()
 			until(b.ctx, t, "a process has projected all", func() bool {
@@ -60,6 +67,21 @@ func TestProjectionEqualsAReplayWhateverHappensToNATS(t *testing.T) {
 			})
 		})
 	}
+}
+
+// outage stops the server for longer than anything here waits for or remembers: the acknowledgement of a message, the next
+// attempt to connect, a lease, and what the server knows of repeats. On a small scale it is one of hours.
+func outage(b *bundle, server *natstest.Server) {
+	b.t.Helper()
+	server.Stop()
+	b.add(40, 3)
+	select {
+	case <-time.After(1500 * time.Millisecond):
+	case <-b.ctx.Done():
+		b.t.Fatal("no time left")
+	}
+	b.add(40, 3)
+	server.Start()
 }
 
 // The messages reach the consumer at all: with a probe of an hour only the broker can bring what is new.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headrace/headrace/internal/natstest"
 	"github.com/headrace/headrace/internal/outbox"
@@ -103,6 +105,45 @@ func expect(ctx context.Context, t testing.TB, from <-chan *message.Message, fir
 		}
 		seen = max(seen, n)
 		msg.Ack()
+	}
+}
+
+// admin is a connection of an operator.
+func admin(t testing.TB, server *natstest.Server) (*nats.Conn, jetstream.JetStream) {
+	t.Helper()
+	conn, err := nats.Connect(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, js
+}
+
+// stream is a topic's.
+func stream(ctx context.Context, t testing.TB, js jetstream.JetStream, name string) jetstream.Stream {
+	t.Helper()
+	s, err := js.Stream(ctx, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// until waits for what has no channel of its own.
+func until(ctx context.Context, t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("in vain: %s", what)
+		}
 	}
 }
 

@@ -12,8 +12,16 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// errGap says that the server sent a message that did not arrive.
-var errGap = errors.New("a message did not arrive")
+var (
+	// errGap says that the server sent a message that did not arrive.
+	errGap = errors.New("a message did not arrive")
+	// errReplaced says that the stream has another message in the place of the one that was handed out last.
+	errReplaced = errors.New("the server came back with an older copy of its store")
+)
+
+// clockSkew is how far the clock of a server may be behind that of the one it replaces. A store that was restored is read
+// from so much before the last message that was handed out, since its sequences say nothing any more.
+const clockSkew = time.Minute
 
 // readAhead is how many messages a subscription without a group holds besides the one that is handed out.
 const readAhead = 16
@@ -26,9 +34,12 @@ type subscription struct {
 	out   chan *message.Message
 
 	// Without a group the place is kept here, and the server's consumer is thrown away whenever something breaks.
-	made time.Time // when the stream was made that next belongs to
-	next uint64    // the sequence in the stream to go on with
-	seen uint64    // the sequence within the consumer of the last message
+	made     time.Time // when the stream was made that next belongs to
+	next     uint64    // the sequence in the stream to go on with
+	last     time.Time // when the message before next was stored; zero: none was handed out
+	seen     uint64    // the sequence within the consumer of the last message
+	compare  bool      // the consumer begins with the message before next
+	replaced bool      // the stream has it no more, though it is not old
 }
 
 // Subscribe starts a subscription that ends with ctx or with Close; then its channel is closed. When it returns, the
@@ -112,21 +123,39 @@ func (s *subscription) open() (jetstream.Consumer, error) {
 	}
 	switch {
 	case !s.made.IsZero() && info.Created.Equal(s.made):
+		s.replaced = s.replaced || s.next > info.State.LastSeq+1
 	case s.made.IsZero() && s.b.cfg.New:
 		s.next = info.State.LastSeq + 1
 	default: // the first time; or another stream than before, which has nothing that was seen
-		s.next = 1
+		s.next, s.last, s.replaced = 1, time.Time{}, false
 	}
 	s.made, s.seen = info.Created, 0
-	return stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
+	config := jetstream.ConsumerConfig{
 		FilterSubject:     s.topic,
-		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:       s.next,
 		AckPolicy:         jetstream.AckNonePolicy,
 		MemoryStorage:     true,
 		Replicas:          1,
 		InactiveThreshold: time.Minute,
-	})
+	}
+	s.place(&config, info.State.LastSeq)
+	return stream.CreateConsumer(ctx, config)
+}
+
+// place says where a consumer without a group starts: with the message that was handed out last, to see that it is still
+// there. When it is not, the server has lost the end of its stream and gives those sequences out anew, perhaps has done so long
+// since; what was stored after that message is then known by its time alone.
+func (s *subscription) place(config *jetstream.ConsumerConfig, lastSequence uint64) {
+	config.DeliverPolicy = jetstream.DeliverByStartSequencePolicy
+	s.compare = false
+	switch {
+	case s.last.IsZero():
+		config.OptStartSeq = min(s.next, lastSequence+1) // the server waits for a sequence that is far off
+	case s.replaced:
+		since := s.last.Add(-clockSkew)
+		config.DeliverPolicy, config.OptStartTime = jetstream.DeliverByStartTimePolicy, &since
+	default:
+		config.OptStartSeq, s.compare = s.next-1, true
+	}
 }
 
 // leave takes a consumer off the server that nobody will come back to.
@@ -189,12 +218,29 @@ func (s *subscription) take(in jetstream.Msg) error {
 			return errGap
 		}
 		s.seen++
+		if again, err := s.again(at); again || err != nil {
+			return err
+		}
 	}
 	if !s.deliver(in, at) {
 		return s.ctx.Err()
 	}
-	s.next = at.Sequence.Stream + 1
+	s.next, s.last, s.replaced = at.Sequence.Stream+1, at.Timestamp, false
 	return nil
+}
+
+// again tells whether it is the message that was handed out last, and fails when another has its place.
+func (s *subscription) again(at *jetstream.MsgMetadata) (bool, error) {
+	compare := s.compare
+	s.compare = false
+	if !compare || at.Sequence.Stream >= s.next { // it has grown old meanwhile
+		return false, nil
+	}
+	s.replaced = !at.Timestamp.Equal(s.last)
+	if s.replaced {
+		return false, errReplaced
+	}
+	return true, nil
 }
 
 // giveBack lets a group's message go to another process at once.
