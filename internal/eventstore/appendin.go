@@ -128,7 +128,7 @@ func (s *Store) finish(ctx context.Context, conn *pgconn.PgConn, known guard, p 
 	var refused *pgconn.PgError
 	switch {
 	case err == nil:
-		s.committed(answers[0].receipt.Token.Position)
+		s.committed(answers[0].receipt.Token)
 		return answers[0], nil
 	case errors.As(err, &refused) && !conn.IsClosed():
 		return answer{}, fmt.Errorf("appending to %s: %w", p.parts[0].stream, err)

@@ -172,13 +172,17 @@ func (c *committer) receive(pipeline *pgconn.Pipeline, plan plan, batch []*pendi
 	if _, ok := end.(*pgconn.PipelineSync); !ok {
 		return nil, errWire
 	}
-	last := int64(0)
+	var newest Token
 	for i := range answers {
-		if answers[i].err == nil && !answers[i].receipt.Duplicate {
-			last = max(last, answers[i].receipt.Token.Position)
+		if answers[i].err != nil || answers[i].receipt.Duplicate {
+			continue
+		}
+		c.store.memory.keep(answers[i].receipt.Token)
+		if answers[i].receipt.Token.Position > newest.Position {
+			newest = answers[i].receipt.Token
 		}
 	}
-	c.store.committed(last)
+	c.store.committed(newest)
 	return answers, nil
 }
 

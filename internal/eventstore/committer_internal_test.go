@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -41,5 +42,27 @@ func TestAConnectionThatDiedAtRestLeavesNoOutcomeUnknown(t *testing.T) {
 	c.looked = time.Now().Add(-2 * lookAgain)
 	if err := send(); err != nil {
 		t.Fatalf("after a rest: %v", err)
+	}
+}
+
+// A server that is behind what was seen before is one that another took the place of: whoever can still write to it must not.
+func TestAConnectionToAnOlderEpochIsLeft(t *testing.T) {
+	t.Parallel()
+	s := newStore(pgtest.Pool(t), nil, Config{})
+	c := &committer{store: s}
+	defer c.disconnect()
+	if err := c.connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	here := s.here
+	epoch, _ := s.Epoch()
+	s.note(epoch + 1)
+	s.here = place{1, 1}
+	c.looked = time.Time{}
+	if err := c.connect(t.Context()); !errors.Is(err, errOlder) || !c.broken() {
+		t.Errorf("the connection is kept: %v", err)
+	}
+	if err := s.Review(t.Context()); !errors.Is(err, errOlder) || s.here == here {
+		t.Errorf("what the older server says is believed: %v", err)
 	}
 }

@@ -59,7 +59,7 @@ func Examine(ctx context.Context, pool *pgxpool.Pool, deep bool) (e Examination,
 	}
 	if !e.Standby {
 		var at place
-		err = pool.QueryRow(ctx, sqlHistory).Scan(nil, nil, nil, nil, &at.system, &at.timeline)
+		err = pool.QueryRow(ctx, sqlHistory, 0).Scan(nil, nil, nil, nil, &at.system, &at.timeline, nil, nil, nil)
 		if err == nil {
 			e.Here = &Here{systemIdentifier(at), at.timeline}
 		} else if !untold(err) {

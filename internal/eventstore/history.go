@@ -5,9 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -26,8 +24,10 @@ type place struct {
 // history is what a connection leads to.
 type history struct {
 	log   identity
-	place place // zero: a standby, or not told
-	kept  place // as the log's row has it; zero: nobody wrote it yet
+	place place     // zero: a standby, or not told
+	kept  place     // as the log's row has it; zero: nobody wrote it yet
+	head  spot      // the newest event
+	there uuid.UUID // the event at the position that was asked for; zero: none
 }
 
 // lookEvery is how often a process that appends nothing looks whether the log is another one.
@@ -87,6 +87,7 @@ func (s *Store) note(epoch int32) {
 		return
 	}
 	s.epoch = epoch
+	s.memory.begin(epoch)
 	s.mark.Store(&Mark{Epoch: epoch, Log: s.logID.String()[:markLog]})
 	if known == 0 {
 		s.mu.Unlock()
@@ -103,15 +104,22 @@ func (s *Store) note(epoch int32) {
 		"epoch", epoch, "previous", known)
 }
 
-// look compares where a connection leads with what the log's row says, raises the epoch when they differ, and returns what
-// then holds. A standby is left as it is; of one, canWrite is false.
+// look compares where a connection leads with what the log's row says, and the newest event that this process knows with what
+// is there, raises the epoch when they differ, and returns what then holds. A standby is left as it is; of one, canWrite
+// is false. A connection that leads to an older epoch than was seen before is errOlder, and nothing is learnt from it.
 func (s *Store) look(ctx context.Context, conn *pgx.Conn) (found history, canWrite bool, err error) {
-	found, canWrite, err = s.readHistory(ctx, conn)
+	known, _ := s.Epoch()
+	newest := s.memory.last() // before the reading: an event that this process saw by now must be in what is read
+	found, canWrite, err = s.readHistory(ctx, conn, newest.position)
 	if err != nil {
 		return found, false, fmt.Errorf("reading which history the log is of: %w", err)
 	}
-	if canWrite && found.place != (place{}) && found.place != found.kept {
-		if found, err = s.settle(ctx, conn, found.place); err != nil {
+	if found.log.epoch < known {
+		return found, false, errOlder
+	}
+	moved := found.place != (place{}) && found.place != found.kept
+	if canWrite && (moved || newest.goneFrom(found.log.epoch, found.there)) {
+		if found, err = s.settle(ctx, conn, found.place, newest); err != nil {
 			return found, false, fmt.Errorf("noting that the log has another history: %w", err)
 		}
 	}
@@ -119,13 +127,17 @@ func (s *Store) look(ctx context.Context, conn *pgx.Conn) (found history, canWri
 	s.logID, s.here = found.log.id, found.place
 	s.mu.Unlock()
 	s.note(found.log.epoch)
+	if canWrite {
+		s.memory.sawHead(found.log.epoch, found.head)
+	}
 	return found, canWrite, nil
 }
 
-func (s *Store) readHistory(ctx context.Context, conn *pgx.Conn) (found history, canWrite bool, err error) {
+// readHistory also looks for the event at a position.
+func (s *Store) readHistory(ctx context.Context, conn *pgx.Conn, at int64) (found history, canWrite bool, err error) {
 	if !s.blind.Load() {
-		err = conn.QueryRow(ctx, sqlHistory).Scan(&found.log.id, &found.log.epoch, &found.kept.system, &found.kept.timeline,
-			&found.place.system, &found.place.timeline)
+		err = conn.QueryRow(ctx, sqlHistory, at).Scan(&found.log.id, &found.log.epoch, &found.kept.system, &found.kept.timeline,
+			&found.place.system, &found.place.timeline, &found.head.position, &found.head.id, &found.there)
 		if err == nil {
 			if canWrite = found.place.timeline != 0; !canWrite {
 				found.place = place{}
@@ -137,9 +149,10 @@ func (s *Store) readHistory(ctx context.Context, conn *pgx.Conn) (found history,
 		}
 		s.blind.Store(true)
 		s.cfg.Logger.Warn("Postgres does not tell its system identifier and timeline here: restores and failovers that lose events "+
-			"are noticed only where an event is looked for and gone", "error", err)
+			"are noticed only by a process that has seen those events, and where one is looked for and gone", "error", err)
 	}
-	err = conn.QueryRow(ctx, sqlHistoryBlind).Scan(&found.log.id, &found.log.epoch, &canWrite)
+	err = conn.QueryRow(ctx, sqlHistoryBlind, at).
+		Scan(&found.log.id, &found.log.epoch, &canWrite, &found.head.position, &found.head.id, &found.there)
 	return found, canWrite, err
 }
 
@@ -149,41 +162,58 @@ func untold(err error) bool {
 	return errors.As(err, &refused) && (refused.Code == "42501" || refused.Code == "42883" || refused.Code == "0A000")
 }
 
-// settle writes down, under the log's lock, where the log is now. Of several processes that come to it, one raises the epoch.
-func (s *Store) settle(ctx context.Context, conn *pgx.Conn, now place) (history, error) {
-	found := history{place: now, kept: now}
+// settle writes down, under the log's lock, where the log is now: nowhere else when that is zero, since it is not told. Of
+// several processes that come to it, one raises the epoch.
+func (s *Store) settle(ctx context.Context, conn *pgx.Conn, now place, newest spot) (history, error) {
+	found := history{place: now}
 	var was place
-	var head Token
-	raised := false
+	var before, head Token
+	raised := ""
 	err := pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
-		err := tx.QueryRow(ctx, sqlHistoryLock).Scan(&found.log.id, &found.log.epoch, &was.system, &was.timeline)
-		if err != nil || was == now {
+		err := tx.QueryRow(ctx, sqlHistoryLock, newest.position).
+			Scan(&found.log.id, &found.log.epoch, &was.system, &was.timeline, &found.there)
+		if err != nil {
 			return err
 		}
-		if was == (place{}) { // a fresh log, or one from before this was kept
+		if now == (place{}) {
+			now = was
+		}
+		found.kept = now
+		why := reason(was, now, newest.goneFrom(found.log.epoch, found.there))
+		if why == "" {
+			if was == now { // another process came first
+				return nil
+			}
 			_, err := tx.Exec(ctx, sqlAdopt, now.system, now.timeline)
 			return err
 		}
-		head.Epoch, raised = found.log.epoch, true
-		return tx.QueryRow(ctx, sqlRaise, now.system, now.timeline, was.system, was.timeline, reason(was, now)).
+		before.Epoch, raised = found.log.epoch, why
+		return tx.QueryRow(ctx, sqlRaise, now.system, now.timeline, was.system, was.timeline, why).
 			Scan(&found.log.epoch, &head.Position)
 	})
-	if err != nil || !raised {
+	if err != nil || raised == "" {
 		return found, err
 	}
-	s.cfg.Logger.Error("the epoch of the log is raised: "+reason(was, now)+
+	s.cfg.Logger.Error("the epoch of the log is raised: "+raised+
 		"; tokens and positions of events that are no longer there are refused with LOG_DIVERGED; `api doctor` says what else there is to do",
-		"epoch", found.log.epoch, "previous", head.Epoch, "head", head.Position,
+		"epoch", found.log.epoch, "previous", before.Epoch, "head", head.Position,
 		"systemIdentifier", systemIdentifier(now), "previousSystemIdentifier", systemIdentifier(was),
 		"timeline", now.timeline, "previousTimeline", was.timeline)
 	return found, nil
 }
 
-func reason(was, now place) string {
-	if was.system != now.system {
+// reason says why the epoch has to be raised; empty: it has not. A fresh log, or one from before places were kept, was
+// nowhere.
+func reason(was, now place, gone bool) string {
+	switch {
+	case was != now && was != (place{}) && was.system != now.system:
 		return "the database is in another cluster now, by a dump that was restored, or an upgrade"
+	case was != now && was != (place{}):
+		return "a standby was promoted, or the database was restored to a point in time"
+	case gone:
+		return "events that it had are gone, and the cluster says that it is the same: an older copy of its disk or of the database was put back"
 	}
-	return "a standby was promoted, or the database was restored to a point in time"
+	return ""
 }
 
 // systemIdentifier is as pg_controldata prints it.
@@ -211,6 +241,9 @@ func (s *Store) watch(ctx context.Context) {
 func (s *Store) Review(ctx context.Context) error {
 	return s.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
 		_, _, err := s.look(ctx, conn.Conn())
+		if errors.Is(err, errOlder) {
+			_ = conn.Conn().Close(ctx) // the next one may lead to the server that is
+		}
 		return err
 	})
 }
@@ -224,104 +257,4 @@ type HistoryError struct {
 
 func (e *HistoryError) Error() string {
 	return fmt.Sprintf("the log has another history since the decision on %s was made: its epoch is %d now", e.Stream, e.Epoch)
-}
-
-// Mark names a position and the epoch under which somebody saw it: all that a token says, but for the event. Its text form
-// is short, begins with the position, and is otherwise opaque.
-type Mark struct {
-	Position int64
-	Epoch    int32
-	Log      string // the beginning of the log's id
-}
-
-// markLog is how much of the log's id a mark has.
-const markLog = 8
-
-// Mark is that of a position which was seen in this log as this process knows it.
-func (s *Store) Mark(position int64) Mark {
-	m := Mark{Position: position}
-	if known := s.mark.Load(); known != nil {
-		m.Epoch, m.Log = known.Epoch, known.Log
-	}
-	return m
-}
-
-// String gives the text form, which ParseMark reads.
-func (m Mark) String() string {
-	return strconv.FormatInt(m.Position, 10) + "." + strconv.FormatInt(int64(m.Epoch), 10) + "." + m.Log
-}
-
-// errMark says no more, since the text came from outside.
-var errMark = errors.New("this is not a position of the log")
-
-// ParseMark reads the text form of a mark, or a bare position, whose epoch is then 0.
-func ParseMark(text string) (m Mark, err error) {
-	position, rest, marked := strings.Cut(text, ".")
-	m.Position, err = strconv.ParseInt(position, 10, 64)
-	if err != nil || m.Position < 0 || strconv.FormatInt(m.Position, 10) != position {
-		return Mark{}, errMark
-	}
-	if !marked {
-		return m, nil
-	}
-	epoch, log, _ := strings.Cut(rest, ".")
-	number, err := strconv.ParseInt(epoch, 10, 32)
-	if err != nil || number < 1 || strconv.FormatInt(number, 10) != epoch || len(log) != markLog {
-		return Mark{}, errMark
-	}
-	m.Epoch, m.Log = int32(number), log
-	return m, nil
-}
-
-// CheckMark tells whether the log still holds what stood at a mark's position, and all before it: nil, *BeyondHeadError or
-// *DivergedError. It knows from the raises of the epoch since. Of a mark without an epoch it can only tell whether the log
-// has come so far.
-func (s *Store) CheckMark(ctx context.Context, m Mark) error {
-	var found history
-	var head int64
-	kept := int64(math.MaxInt64)
-	err := s.pool.QueryRow(ctx, sqlCheckMark, m.Epoch, int64(math.MaxInt64)).Scan(&found.log.id, &found.log.epoch, &head, &kept)
-	if err != nil {
-		return fmt.Errorf("checking position %d: %w", m.Position, err)
-	}
-	s.note(found.log.epoch)
-	switch {
-	case m.Log != "" && !strings.HasPrefix(found.log.id.String(), m.Log):
-		return &DivergedError{Position: m.Position, Reason: "it is of another log"}
-	case m.Epoch != 0 && m.Epoch != found.log.epoch && (m.Epoch > found.log.epoch || m.Position > min(kept, head)):
-		return &DivergedError{Position: m.Position, Reason: "the log was restored to before it"}
-	case m.Position > head:
-		return &BeyondHeadError{Position: m.Position, Head: head}
-	}
-	return nil
-}
-
-// CheckToken tells whether the log still holds what a token stands for: nil, *BeyondHeadError or *DivergedError. A token
-// of an earlier epoch is good as long as its event is still there.
-func (s *Store) CheckToken(ctx context.Context, t Token) error {
-	if t == (Token{}) {
-		return nil
-	}
-	var head Token
-	var there *uuid.UUID
-	err := s.pool.QueryRow(ctx, sqlCheckToken, t.Position).Scan(&head.LogID, &head.Epoch, &head.Position, &there)
-	if err != nil {
-		return fmt.Errorf("checking the token of position %d: %w", t.Position, err)
-	}
-	s.note(head.Epoch)
-	switch {
-	case t.Position == 0 && t.LogID == uuid.Nil: // a checkpoint that nobody moved yet
-		return nil
-	case t.LogID != head.LogID:
-		return &DivergedError{Position: t.Position, Reason: "it is of another log"}
-	case t.Position == 0:
-		return nil
-	case t.Position > head.Position && t.Epoch == head.Epoch:
-		return &BeyondHeadError{Position: t.Position, Head: head.Position}
-	case t.Position > head.Position || t.Epoch > head.Epoch:
-		return &DivergedError{Position: t.Position, Reason: "the log was restored to before it"}
-	case there == nil || *there != t.EventID:
-		return &DivergedError{Position: t.Position, Reason: "another event is there now"}
-	}
-	return nil
 }

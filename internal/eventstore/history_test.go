@@ -151,6 +151,24 @@ func TestRestoresHaveEpochsOfTheirOwn(t *testing.T) {
 	if raises(primary) != 0 {
 		t.Error("the primary was touched")
 	}
+
+	// What was seen under the epoch of the first restore is not in the second, though that goes further.
+	seen := there.Mark(appended(t, there, "note-2", "only here").Position)
+	backup = primary.Backup()
+	if further := appended(t, store, "note-1", "more", "and", "more"); further.Position <= seen.Position {
+		t.Fatalf("the first restore came to %d, and the second only to %d", seen.Position, further.Position)
+	}
+	primary.Mark("further")
+	second := open(t, primary.Restore(backup, map[string]string{"recovery_target_name": "further"}).Pool(), eventstore.Config{})
+	if now := second.Mark(0).Epoch; now <= seen.Epoch {
+		t.Fatalf("the second restore has the epoch %d, the first %d", now, seen.Epoch)
+	}
+	if err := second.CheckMark(t.Context(), seen); !isDiverged(err) {
+		t.Errorf("%s, a mark of the first restore, in the second: %v", seen, err)
+	}
+	if err := second.CheckMark(t.Context(), mark); err != nil {
+		t.Errorf("a mark of before both: %v", err)
+	}
 }
 
 func TestMarksSayWhatTheyStandFor(t *testing.T) {

@@ -308,15 +308,22 @@ const (
 	sqlHere  = `((epoch = $1)::int * (` + sqlTimeline + ` = $2::text)::int)`
 	sqlEpoch = `((epoch = $1)::int)`
 
+	// sqlNewest is which event is at the head, and which at position $1, if any.
+	sqlNewest = `coalesce(h.position, 0), coalesce(h.id, '00000000-0000-0000-0000-000000000000'), ` + sqlThere
+	sqlThere  = `coalesce((select id from events where position = $1::bigint), '00000000-0000-0000-0000-000000000000')`
+	sqlAtHead = `left join lateral (select position, id from events order by position desc limit 1) h on true`
+
 	// sqlHistory is what the log's row says of its history, and what the server says. A standby says timeline 0.
 	sqlHistory = `
 select l.log_id, l.epoch, l.system_identifier, l.timeline, c.system_identifier,
-	case when pg_is_in_recovery() then 0 else ('x' || ` + sqlTimeline + `)::bit(32)::int end
-from log l cross join pg_control_system() c where l.id = 1`
+	case when pg_is_in_recovery() then 0 else ('x' || ` + sqlTimeline + `)::bit(32)::int end, ` + sqlNewest + `
+from log l cross join pg_control_system() c ` + sqlAtHead + ` where l.id = 1`
 
-	sqlHistoryBlind = `select log_id, epoch, not pg_is_in_recovery() from log where id = 1`
+	sqlHistoryBlind = `
+select l.log_id, l.epoch, not pg_is_in_recovery(), ` + sqlNewest + ` from log l ` + sqlAtHead + ` where l.id = 1`
 
-	sqlHistoryLock = `select log_id, epoch, system_identifier, timeline from log where id = 1 for no key update`
+	sqlHistoryLock = `
+select log_id, epoch, system_identifier, timeline, ` + sqlThere + ` from log where id = 1 for no key update`
 
 	sqlAdopt = `update log set system_identifier = $1, timeline = $2 where id = 1`
 
@@ -338,10 +345,12 @@ with head as (
 )
 select raised.epoch, head.position from raised cross join head`
 
-	// sqlCheckMark says how far all raises since epoch $1 kept the log, $2 when there was none.
+	// sqlCheckMark says how far all raises since epoch $1 kept the log, $2 when there was none, and whether that is an epoch of
+	// this log: the present one, or one that a raise ended.
 	sqlCheckMark = `
 select log_id, epoch, (select coalesce(max(position), 0) from events),
-	coalesce((select min(position) from epochs where epochs.epoch > $1::int), $2::bigint)
+	coalesce((select min(position) from epochs where epochs.epoch > $1::int), $2::bigint),
+	epoch = $1::int or exists (select from epochs where previous_epoch = $1::int)
 from log where id = 1`
 
 	sqlCheckToken = `

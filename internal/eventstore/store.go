@@ -30,6 +30,7 @@ type Store struct {
 	statements map[string]string    // of an append, by name
 	blind      atomic.Bool          // Postgres does not tell where the log is
 	mark       atomic.Pointer[Mark] // of position 0
+	memory     memory
 
 	mu     sync.Mutex
 	head   int64
@@ -122,13 +123,15 @@ func (s *Store) Committed() (head int64, next <-chan struct{}) {
 	return s.head, s.next
 }
 
-func (s *Store) committed(position int64) {
+// committed takes over the token of a commit's newest event.
+func (s *Store) committed(newest Token) {
+	s.memory.appended(newest)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if position <= s.head {
+	if newest.Position <= s.head {
 		return
 	}
-	s.head = position
+	s.head = newest.Position
 	close(s.next)
 	s.next = make(chan struct{})
 }

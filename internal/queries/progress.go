@@ -245,23 +245,20 @@ func (p *Progress) check(ctx context.Context, projection string, t eventstore.To
 	return nil
 }
 
-// judge says from memory whether the view includes the token, and whether the token is known to be of this history:
-// its log and epoch are those that a checkpoint here is in, the epoch is the log's, and this process has seen the log come
-// so far.
+// judge says from memory whether the view includes the token, and whether the token is known to be of this history. That
+// takes its event, and not just its epoch: a log whose end was lost without a sign, and grew again, is in the same epoch.
 func (p *Progress) judge(projection string, t eventstore.Token, epoch int32) (included, trusted bool) {
-	head, _ := p.store.Committed()
+	if t.Epoch != epoch || !p.store.Knows(t) {
+		return false, false
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	v, known := p.views[projection]
 	if !known {
-		return false, false
+		return false, true
 	}
 	seen := p.reached[v.checkpoint]
-	if !seen.within(t) || t.Epoch != epoch {
-		return false, false
-	}
-	at := seen.least()
-	return t.Position <= at.Position, t.Position <= max(head, at.Position)
+	return seen.within(t) && t.Position <= seen.least().Position, true
 }
 
 // wait is Wait for a position that is known to be of this history. Counted waits are bounded and hurry the consumer.
