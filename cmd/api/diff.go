@@ -17,7 +17,7 @@ type projectionsDiff struct {
 	fillFlags
 	To      string `name:"to" help:"The generation or table to compare with the one that serves. Default: the newest that does not serve."`
 	Samples int    `name:"samples" default:"5" help:"Rows of each kind to show. 0: none."`
-	Chunk   int    `name:"chunk" default:"5000" help:"Rows to compare with one statement."`
+	Chunk   count  `name:"chunk" default:"5000" help:"Rows to compare with one statement."`
 }
 
 // errDiffer is what a comparison that found differences ends with.
@@ -29,7 +29,7 @@ func (p *projectionsDiff) Run(ctx context.Context, out output) error {
 		if err != nil {
 			return err
 		}
-		config := queries.DiffConfig{RebuildConfig: p.config(), Samples: p.Samples, Chunk: p.Chunk}
+		config := queries.DiffConfig{RebuildConfig: p.config(), Samples: p.Samples, Chunk: int(p.Chunk)}
 		if p.Samples <= 0 {
 			config.Samples = -1
 		}

@@ -25,7 +25,7 @@ type projectionsCommand struct {
 	Rollback projectionsRollback `cmd:"" help:"Let the table serve again that the last switch replaced."`
 	Pause    projectionsPause    `cmd:"" help:"Bid a projection, policy or relay stand still until it is resumed."`
 	Resume   projectionsResume   `cmd:"" help:"End a pause or a halt."`
-	Drop     projectionsDrop     `cmd:"" help:"Drop a table that does not serve, and its checkpoints."`
+	Drop     projectionsDrop     `cmd:"" help:"Drop a table that does not serve, and its checkpoints. The only one of a new version is emptied."`
 }
 
 // report is how a command prints what it found or did.
@@ -131,10 +131,14 @@ func (c *checkpointArgument) change(
 		if err != nil {
 			return withCode(ctx, err)
 		}
-		return c.print(out, changed{checkpoint, state}, func() error {
-			_, err := fmt.Fprintln(out, checkpoint, "is", state)
-			return err
-		})
+		return c.tellChange(out, changed{checkpoint, state})
+	})
+}
+
+func (r report) tellChange(out output, now changed) error {
+	return r.print(out, now, func() error {
+		_, err := fmt.Fprintln(out, now.Checkpoint, "is", now.State)
+		return err
 	})
 }
 
@@ -176,9 +180,16 @@ type projectionsDrop struct {
 }
 
 func (p *projectionsDrop) Run(ctx context.Context, out output) error {
-	c := checkpointArgument{Database: p.Database, report: p.report}
-	return c.change(ctx, out, "dropped", func(ctx context.Context, pool *pgxpool.Pool) (string, error) {
-		return p.Table, queries.Drop(ctx, pool, p.Table)
+	return p.within(ctx, func(pool *pgxpool.Pool, _ *slog.Logger) error {
+		emptied, err := queries.Drop(ctx, pool, p.Table)
+		if err != nil {
+			return withCode(ctx, err)
+		}
+		now := changed{p.Table, "dropped"}
+		if emptied {
+			now.State = "emptied"
+		}
+		return p.tellChange(out, now)
 	})
 }
 

@@ -146,6 +146,8 @@ func TestProjectionsCommands(t *testing.T) {
 		{"drop", "events"},
 		{"pause", "nothing"},
 		{"resume", "cart"},
+		{"rebuild", "cart", "--batch=-1"},
+		{"diff", "cart", "--chunk", "0"},
 	} {
 		code, _, stderr = projections(t, args...)
 		expect(t, strings.Join(args, " ")+": "+stderr, code, exitUsage)

@@ -28,13 +28,13 @@ type viewArgument struct {
 // fillFlags are the options of all commands that fill a table.
 type fillFlags struct {
 	Workers    int           `name:"workers" help:"How many workers share the streams. Default: the number of CPUs, at most 4."`
-	Batch      int           `name:"batch" default:"4000" help:"Events of one transaction of a worker."`
+	Batch      count         `name:"batch" default:"4000" help:"Events of one transaction of a worker."`
 	MaxWALRate int64         `name:"max-wal-rate" default:"128" help:"Slow down when the cluster writes more WAL than this, in MiB per second. 0: never."`
 	MaxLiveLag time.Duration `name:"max-live-lag" default:"2s" help:"Slow down when a serving projection, policy or relay is further behind. 0: never."`
 }
 
 func (f fillFlags) config() queries.RebuildConfig {
-	config := queries.RebuildConfig{Workers: f.Workers, Batch: f.Batch, MaxWALRate: f.MaxWALRate << 20, MaxLiveLag: f.MaxLiveLag}
+	config := queries.RebuildConfig{Workers: f.Workers, Batch: int(f.Batch), MaxWALRate: f.MaxWALRate << 20, MaxLiveLag: f.MaxLiveLag}
 	if f.MaxWALRate <= 0 {
 		config.MaxWALRate = -1
 	}
@@ -42,6 +42,19 @@ func (f fillFlags) config() queries.RebuildConfig {
 		config.MaxLiveLag = -1
 	}
 	return config
+}
+
+// count is a number of things, of which there must be one at least.
+type count int
+
+// UnmarshalText reads a flag's value.
+func (c *count) UnmarshalText(text []byte) error {
+	n, err := strconv.Atoi(string(text))
+	if err != nil || n < 1 {
+		return fmt.Errorf("%q is no number from 1 on", text)
+	}
+	*c = count(n)
+	return nil
 }
 
 // deck is what the commands on one view work with.

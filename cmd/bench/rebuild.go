@@ -49,7 +49,7 @@ func rebuild(db *database, store *eventstore.Store, workers int) func(context.Co
 		}
 		rate := float64(filled.Position) / time.Since(start).Seconds()
 		if filled.Replaced != "" {
-			err = queries.Drop(ctx, db.pool, filled.Replaced)
+			_, err = queries.Drop(ctx, db.pool, filled.Replaced)
 		}
 		return sample{rate: rate}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,6 +26,9 @@ type fill struct {
 	source  string // whose indexes the table is to have; empty: its own are there from the beginning
 	workers []*worker
 	resumed bool
+
+	renewing sync.Mutex // held while its leases are renewed, and while they end with it
+	ended    bool       // they have: the table is at one position, and nobody fills it
 }
 
 // worker is one share of the streams.
@@ -208,9 +212,7 @@ func (r *rebuild) keep(ctx context.Context, f *fill) (context.Context, func() er
 			case <-kept.Done():
 				return
 			}
-			// A database that does not answer is no reason to stop: what is written is fenced.
-			tag, err := r.pool.Exec(kept, sqlRenewFill, f.p.Checkpoint(), f.p.Checkpoint()+fillSuffix, r.owner, rebuildLease.Seconds())
-			if err == nil && tag.RowsAffected() == 0 {
+			if r.lost(kept, f) {
 				stop(&RebuildingError{Checkpoint: f.p.Checkpoint()})
 			}
 		}
@@ -223,6 +225,27 @@ func (r *rebuild) keep(ctx context.Context, f *fill) (context.Context, func() er
 	}
 }
 
+// lost renews the leases of a fill, and tells whether another has them.
+func (r *rebuild) lost(ctx context.Context, f *fill) bool {
+	f.renewing.Lock()
+	defer f.renewing.Unlock()
+	if f.ended {
+		return false
+	}
+	// A database that does not answer is no reason to stop: what is written is fenced.
+	tag, err := r.pool.Exec(ctx, sqlRenewFill, f.p.Checkpoint()+fillSuffix, r.owner, rebuildLease.Seconds())
+	return err == nil && tag.RowsAffected() == 0
+}
+
+// ending runs what ends a fill. Nobody renews its leases meanwhile, who would take them for lost.
+func (f *fill) ending(end func() error) error {
+	f.renewing.Lock()
+	defer f.renewing.Unlock()
+	err := end()
+	f.ended = err == nil
+	return err
+}
+
 // free gives the leases back, even when the context has ended, so that the next call need not wait for them to run out.
 func (r *rebuild) free(ctx context.Context, f *fill) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -233,44 +256,47 @@ func (r *rebuild) free(ctx context.Context, f *fill) error {
 	return nil
 }
 
-// mainLease is the right to move the checkpoint of a table that is filled.
-type mainLease struct {
-	at    eventstore.Token
-	epoch int64
+// Who has the checkpoint of a table whose fill has ended.
+const (
+	ownerNone    = ""        // the servers may take it, and keep the table up to date
+	ownerRetired = "retired" // nobody: the table stays as it is
+)
+
+// finish ends a fill whose workers stand at one position, of a table that is not to serve yet. That of another version than
+// the one that serves is given to the servers of that version, and a generation of the serving version stays as it is.
+func (r *rebuild) finish(ctx context.Context, f *fill) error {
+	owner := ownerRetired
+	if f.p.Version != f.serving.Version {
+		owner = ownerNone
+	}
+	return f.ending(func() error {
+		return pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error { return r.end(ctx, tx, f, f.workers[0].at, owner) })
+	})
 }
 
-// finish ends a fill whose workers stand at one position: the table's own checkpoint says so from now on. For a switch this
-// process keeps it. Otherwise the table of another version than the one that serves is given to the servers of that
-// version, which keep it up to date, and a generation of the serving version stays as it is.
-func (r *rebuild) finish(ctx context.Context, f *fill, keep bool) (main mainLease, err error) {
-	main.at = f.workers[0].at
-	err = pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, sqlEndFill, f.p.Checkpoint()+fillSuffix, r.owner, main.at.Position)
-		if err != nil {
-			return fmt.Errorf("end the fill of %s: %w", f.p.Checkpoint(), err)
-		}
-		if tag.RowsAffected() != int64(len(f.workers)) {
-			return &RebuildingError{Checkpoint: f.p.Checkpoint()}
-		}
-		owner, seconds := "retired", -1.0
-		if keep {
-			owner, seconds = r.owner, rebuildLease.Seconds()
-		} else if f.p.Version != f.serving.Version {
-			owner, seconds = "", 0
-		}
-		var last int64
-		if err := tx.QueryRow(ctx, sqlTakeOut, f.p.Checkpoint()).Scan(&last); err != nil {
-			return fmt.Errorf("replace checkpoint %s: %w", f.p.Checkpoint(), err)
-		}
-		main.epoch = last + 1
-		_, err = tx.Exec(ctx, sqlPutIn, f.p.Checkpoint(), max(1, f.p.Shards), main.at.Position, main.at.EventID, main.at.LogID, main.at.Epoch,
-			owner, main.epoch, seconds)
-		if err != nil {
-			return fmt.Errorf("set checkpoint %s: %w", f.p.Checkpoint(), err)
-		}
-		return nil
-	})
-	return main, err
+// end puts the table's own checkpoint, which says that the table is at one position, in the place of the workers'. Until that
+// is committed, whoever finds those goes on with them.
+func (r *rebuild) end(ctx context.Context, tx pgx.Tx, f *fill, at eventstore.Token, owner string) error {
+	name := f.p.Checkpoint()
+	tag, err := tx.Exec(ctx, sqlEndFill, name+fillSuffix, r.owner, f.position())
+	if err != nil {
+		return fmt.Errorf("end the fill of %s: %w", name, err)
+	}
+	if tag.RowsAffected() != int64(len(f.workers)) {
+		return &RebuildingError{Checkpoint: name}
+	}
+	if err := f.divideParked(ctx, tx); err != nil {
+		return err
+	}
+	var last int64
+	if err := tx.QueryRow(ctx, sqlTakeOut, name).Scan(&last); err != nil {
+		return fmt.Errorf("replace checkpoint %s: %w", name, err)
+	}
+	_, err = tx.Exec(ctx, sqlPutIn, name, max(1, f.p.Shards), at.Position, at.EventID, at.LogID, at.Epoch, owner, last+1)
+	if err != nil {
+		return fmt.Errorf("set checkpoint %s: %w", name, err)
+	}
+	return nil
 }
 
 // chooseNext is what Rebuild fills: what an earlier call left half full, the newest table of another version than the one

@@ -80,7 +80,7 @@ type CauseEvent struct {
 // A serving table that is behind the other one and does not come to it within 10 seconds is a *BehindError. Other errors are
 // those of Rebuild.
 func Diff(ctx context.Context, pool *pgxpool.Pool, store *eventstore.Store, p Projection, generation int, cfg DiffConfig) (Difference, error) {
-	cfg.Samples, cfg.Chunk = or(cfg.Samples, 5), or(cfg.Chunk, 5000)
+	cfg.Samples, cfg.Chunk = or(cfg.Samples, 5), max(1, or(cfg.Chunk, 5000))
 	r := newRebuild(pool, store, cfg.RebuildConfig)
 	f, err := r.begin(ctx, p, chooseGeneration(generation))
 	if err != nil {
@@ -112,8 +112,7 @@ func (r *rebuild) diff(ctx context.Context, f *fill, cfg DiffConfig) (found Diff
 	// Also when the comparison was stopped: the table is whole.
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	_, finished := r.finish(ending, f, false)
-	return found, errors.Join(cause(ctx, err), finished)
+	return found, errors.Join(cause(ctx, err), r.finish(ending, f))
 }
 
 // approach fills the table up to near where the serving one is, and never beyond.
@@ -170,6 +169,7 @@ func (r *rebuild) compareAt(ctx context.Context, f *fill, cfg DiffConfig) (found
 		return found, fmt.Errorf("begin a snapshot: %w", err)
 	}
 	defer func() { err = errors.Join(err, ignoreClosed(tx.Rollback(context.WithoutCancel(ctx)))) }()
+	defer f.remember()()
 	at, parked, err := r.servingAt(ctx, tx, f)
 	if err != nil {
 		return found, err
@@ -212,7 +212,7 @@ func (r *rebuild) takeShards(ctx context.Context, tx pgx.Tx, f *fill, at []int64
 				included = append(included, e)
 			}
 		}
-		if err := f.p.Apply(ctx, tx, f.flowing(included)); err != nil {
+		if err := r.applyWithin(ctx, tx, f, included); err != nil {
 			return err
 		}
 		after = page.ScannedTo

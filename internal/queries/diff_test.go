@@ -3,6 +3,7 @@ package queries_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -110,6 +111,38 @@ func TestDiffOfEqualTables(t *testing.T) {
 	var none *queries.NoTableError
 	_, err = queries.Diff(deadline(t), b.pool, b.store, b.tally, 5, queries.DiffConfig{})
 	require.ErrorAs(t, err, &none)
+}
+
+// An event that came after the table was filled and that its code cannot apply is no hindrance, if the view says what is to
+// become of it.
+func TestDiffHonoursWhatTheViewSaysOfFailures(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for i := range 20 {
+		b.append(t, streamName(i%5), counted{By: 1})
+	}
+	b.project(t, b.tally)
+	b.rebuild(t, b.tally, queries.RebuildConfig{})
+	b.append(t, streamName(3), noted{Note: "x"})
+	b.append(t, streamName(3), counted{By: 1})
+	b.append(t, streamName(4), counted{By: 1})
+	b.project(t, b.tally)
+	for policy, columns := range map[queries.OnFailure][]string{queries.Park: {"count", "note"}, queries.Skip: {"note"}} {
+		found, err := queries.Diff(deadline(t), b.pool, b.store, b.picky(t, policy), 0, queries.DiffConfig{})
+		require.NoError(t, err)
+		require.EqualValues(t, []int64{5, 0, 0, 1}, []int64{found.Rows, found.Added, found.Missing, found.Changed})
+		for _, column := range []string{"count", "note"} {
+			require.Equal(t, slices.Contains(columns, column), found.Columns[column] == 1, "%s: %v", policy, found.Columns)
+		}
+		var recorded int
+		require.NoError(t, b.pool.QueryRow(t.Context(), `
+			select (select count(*) from parked_streams) + (select count(*) from skipped_events)`).Scan(&recorded))
+		require.Zero(t, recorded, "it was within the snapshot alone")
+	}
+	_, err := queries.Diff(deadline(t), b.pool, b.store, b.picky(t, queries.Halt), 0, queries.DiffConfig{})
+	var stopped *queries.PoisonError
+	require.ErrorAs(t, err, &stopped)
+	require.EqualValues(t, 21, stopped.Position)
 }
 
 // Under load the two tables are compared at one position, so that equal folds never differ.

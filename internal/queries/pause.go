@@ -29,7 +29,7 @@ func Pause(ctx context.Context, pool *pgxpool.Pool, name, by string) (checkpoint
 		return "", fmt.Errorf("pause %s: %w", checkpoint, err)
 	}
 	if tag.RowsAffected() == 0 {
-		return "", &UnknownCheckpointError{checkpoint, "nobody could work on it: there is none of this name, or its table is kept or being filled"}
+		return "", &UnknownCheckpointError{checkpoint, "nobody could work on it: it was never begun, or its table is kept or being filled"}
 	}
 	return checkpoint, nil
 }
@@ -51,11 +51,15 @@ func Resume(ctx context.Context, pool *pgxpool.Pool, name string) (checkpoint st
 }
 
 // CheckpointNamed is the checkpoint that a name stands for: that of a checkpoint for itself, also when a view is called the
-// same, which a policy's may be; and a view for that of the table that serves it.
+// same, which a policy's may be; and a view for that of the table that serves it. Any other is an *UnknownCheckpointError.
 func CheckpointNamed(ctx context.Context, pool *pgxpool.Pool, name string) (string, error) {
 	var checkpoint string
-	if err := pool.QueryRow(ctx, sqlCheckpointOf, name).Scan(&checkpoint); err != nil {
+	var known bool
+	if err := pool.QueryRow(ctx, sqlCheckpointOf, name).Scan(&checkpoint, &known); err != nil {
 		return "", fmt.Errorf("look up %s: %w", name, err)
+	}
+	if !known {
+		return "", &UnknownCheckpointError{name, "there is no view and no checkpoint of this name"}
 	}
 	return checkpoint, nil
 }

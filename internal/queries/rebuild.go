@@ -41,7 +41,7 @@ type RebuildConfig struct {
 
 func (c RebuildConfig) withDefaults() RebuildConfig {
 	c.Workers = or(c.Workers, min(4, runtime.NumCPU()))
-	c.Batch = or(c.Batch, 4000)
+	c.Batch = max(1, or(c.Batch, 4000))
 	c.MaxWALRate = or(c.MaxWALRate, 128<<20)
 	c.MaxLiveLag = or(c.MaxLiveLag, 2*time.Second)
 	if c.Progress == nil {
@@ -189,14 +189,13 @@ func (r *rebuild) complete(ctx context.Context, f *fill, serve bool) (filled Fil
 	if err := r.load(ctx, f); err != nil {
 		return filled, cause(ctx, err)
 	}
-	main, err := r.finish(ctx, f, serve)
-	if err != nil || !serve {
-		return filled, cause(ctx, err)
+	if !serve {
+		return filled, cause(ctx, r.finish(ctx, f))
 	}
 	r.tell(RebuildProgress{
-		View: f.p.Name, Checkpoint: f.p.Checkpoint(), Phase: PhaseSwitch, Workers: len(f.workers), Position: main.at.Position, Head: main.at.Position,
+		View: f.p.Name, Checkpoint: f.p.Checkpoint(), Phase: PhaseSwitch, Workers: len(f.workers), Position: f.position(), Head: f.position(),
 	})
-	if err := r.switchOver(ctx, f, main); err != nil {
+	if err := r.switchOver(ctx, f); err != nil {
 		return filled, cause(ctx, err)
 	}
 	filled.Serves, filled.Replaced = true, f.serving.Checkpoint

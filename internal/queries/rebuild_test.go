@@ -71,6 +71,12 @@ func (b *bundle) states(t testing.TB) map[string]string {
 	return states
 }
 
+func (b *bundle) drop(t testing.TB, table string) error {
+	t.Helper()
+	_, err := queries.Drop(deadline(t), b.pool, table)
+	return err
+}
+
 func TestRebuildWithoutServer(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -184,6 +190,22 @@ func TestRebuildBesideServer(t *testing.T) {
 	require.Equal(t, b.replay(t, 0), b.rows(t, "tally"))
 }
 
+// picky is the view as code that cannot handle notes has it.
+func (b *bundle) picky(t testing.TB, policy queries.OnFailure) queries.Projection {
+	t.Helper()
+	view := tallyView()
+	view.OnFailure = policy
+	view.Evolve = func(row tally, e eventstore.Event, p eventstore.Payload) tally {
+		if _, isNote := p.(noted); isNote {
+			panic("no notes")
+		}
+		return evolveTally(row, e, p)
+	}
+	p, err := view.Projection(b.registry)
+	require.NoError(t, err)
+	return p
+}
+
 // A fill that comes to an event it cannot apply names it, keeps what it has, and goes on when the code is mended.
 func TestRebuildStopsAtPoisonAndGoesOn(t *testing.T) {
 	t.Parallel()
@@ -195,16 +217,7 @@ func TestRebuildStopsAtPoisonAndGoesOn(t *testing.T) {
 	b.append(t, "tally-bad", counted{By: 1})
 	b.project(t, b.tally)
 	before := b.rows(t, "tally")
-	view := tallyView()
-	view.Evolve = func(row tally, e eventstore.Event, p eventstore.Payload) tally {
-		if _, isNote := p.(noted); isNote {
-			panic("no notes")
-		}
-		return evolveTally(row, e, p)
-	}
-	p, err := view.Projection(b.registry)
-	require.NoError(t, err)
-	_, err = queries.Rebuild(deadline(t), b.pool, b.store, p, queries.RebuildConfig{Workers: 2, Switch: true})
+	_, err := queries.Rebuild(deadline(t), b.pool, b.store, b.picky(t, queries.Halt), queries.RebuildConfig{Workers: 2, Switch: true})
 	var stopped *queries.PoisonError
 	require.ErrorAs(t, err, &stopped)
 	require.ErrorContains(t, err, "no notes")
@@ -235,16 +248,7 @@ func TestRebuildHonoursWhatTheViewSaysOfFailures(t *testing.T) {
 	b.append(t, streamName(4), counted{By: 1})
 	b.project(t, b.tally)
 	for _, policy := range []queries.OnFailure{queries.Park, queries.Skip} {
-		view := tallyView()
-		view.OnFailure = policy
-		view.Evolve = func(row tally, e eventstore.Event, p eventstore.Payload) tally {
-			if _, isNote := p.(noted); isNote {
-				panic("no notes")
-			}
-			return evolveTally(row, e, p)
-		}
-		p, err := view.Projection(b.registry)
-		require.NoError(t, err)
+		p := b.picky(t, policy)
 		filled := b.rebuild(t, p, queries.RebuildConfig{Workers: 2})
 		rows := b.rows(t, filled.Checkpoint)
 		require.Equal(t, 5, rows[streamName(4)].Count)
@@ -266,7 +270,7 @@ func TestRebuildHonoursWhatTheViewSaysOfFailures(t *testing.T) {
 			_, err = queries.Rollback(deadline(t), b.pool, b.store, b.tally, queries.RebuildConfig{})
 			require.NoError(t, err)
 		}
-		require.NoError(t, queries.Drop(t.Context(), b.pool, filled.Checkpoint))
+		require.NoError(t, b.drop(t, filled.Checkpoint))
 		var left int
 		require.NoError(t, b.pool.QueryRow(t.Context(), `select count(*) from parked_streams where checkpoint = $1`, filled.Checkpoint).Scan(&left))
 		require.Zero(t, left)
@@ -305,7 +309,7 @@ func TestRebuildOneAtATime(t *testing.T) {
 		_, err = queries.Switch(deadline(t), b.pool, b.store, b.tally, 2, queries.RebuildConfig{})
 		others = append(others, err)
 		var used *queries.InUseError
-		require.ErrorAs(t, queries.Drop(deadline(t), b.pool, "tally_v1_2"), &used)
+		require.ErrorAs(t, b.drop(t, "tally_v1_2"), &used)
 	}})
 	require.NotEmpty(t, others)
 	for _, err := range others {
@@ -412,13 +416,13 @@ func TestDrop(t *testing.T) {
 	b.project(t, b.tally)
 	b.rebuild(t, b.tally, queries.RebuildConfig{Switch: true})
 	var used *queries.InUseError
-	require.ErrorAs(t, queries.Drop(t.Context(), b.pool, "tally_v1_2"), &used, "it serves")
+	require.ErrorAs(t, b.drop(t, "tally_v1_2"), &used, "it serves")
 	var none *queries.NoTableError
 	for _, name := range []string{"tally", "tally_v1_9", "events", "cart_v1; drop table events"} {
-		require.ErrorAs(t, queries.Drop(t.Context(), b.pool, name), &none, name)
+		require.ErrorAs(t, b.drop(t, name), &none, name)
 	}
 	require.Equal(t, map[string]string{"tally_v1": queries.TableKept, "tally_v1_2": queries.TableServing}, b.states(t))
-	require.NoError(t, queries.Drop(t.Context(), b.pool, "tally_v1"))
+	require.NoError(t, b.drop(t, "tally_v1"))
 	require.Equal(t, []string{"tally_v1_2"}, b.tables(t))
 	require.NotContains(t, b.checkpoints(t), "tally_v1")
 	_, err := queries.Rollback(deadline(t), b.pool, b.store, b.tally, queries.RebuildConfig{})

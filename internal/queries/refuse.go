@@ -3,6 +3,7 @@ package queries
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"github.com/jackc/pgx/v5"
 
@@ -15,21 +16,63 @@ const parkedMax = 1000 // streams; more are not a few bad events
 
 // loadParked reads which streams wait in the table, and tells each worker its own.
 func (f *fill) loadParked(ctx context.Context, tx pgx.Tx) error {
-	rows, err := tx.Query(ctx, sqlParkedOf, f.p.Checkpoint())
+	streams, err := parkedStreams(ctx, tx, f.p.Checkpoint())
 	if err != nil {
-		return fmt.Errorf("read the parked streams of %s: %w", f.p.Checkpoint(), err)
-	}
-	streams, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("read the parked streams of %s: %w", f.p.Checkpoint(), err)
+		return err
 	}
 	for _, w := range f.workers {
 		w.parked = map[string]bool{}
 	}
 	for _, stream := range streams {
-		f.workers[eventstore.Shard(stream, len(f.workers))].parked[stream] = true
+		f.workerOf(stream).parked[stream] = true
 	}
 	return nil
+}
+
+func parkedStreams(ctx context.Context, tx pgx.Tx, table string) ([]string, error) {
+	rows, err := tx.Query(ctx, sqlParkedOf, table)
+	if err != nil {
+		return nil, fmt.Errorf("read the parked streams of %s: %w", table, err)
+	}
+	streams, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("read the parked streams of %s: %w", table, err)
+	}
+	return streams, nil
+}
+
+// divideParked says of each stream that waits in which shard it does: it may have been parked when the table had another
+// number of them, and the owner of another shard would neither let its later events wait nor ever try again.
+func (f *fill) divideParked(ctx context.Context, tx pgx.Tx) error {
+	streams, err := parkedStreams(ctx, tx, f.p.Checkpoint())
+	if err != nil || len(streams) == 0 {
+		return err
+	}
+	shards := make([]int, len(streams))
+	for i, stream := range streams {
+		shards[i] = eventstore.Shard(stream, f.p.Shards)
+	}
+	if _, err := tx.Exec(ctx, sqlDivideParked, f.p.Checkpoint(), streams, shards); err != nil {
+		return fmt.Errorf("divide the parked streams of %s: %w", f.p.Checkpoint(), err)
+	}
+	return nil
+}
+
+func (f *fill) workerOf(stream string) *worker {
+	return f.workers[eventstore.Shard(stream, len(f.workers))]
+}
+
+// remember returns what forgets the streams that are parked from now on, when the transaction that did so is not committed.
+func (f *fill) remember() (forget func()) {
+	before := make([]map[string]bool, len(f.workers))
+	for i, w := range f.workers {
+		before[i] = maps.Clone(w.parked)
+	}
+	return func() {
+		for i, w := range f.workers {
+			w.parked = before[i]
+		}
+	}
 }
 
 // flowing leaves out the events of the worker's streams that wait.
@@ -54,32 +97,66 @@ func (f *fill) flowing(events []eventstore.Event) []eventstore.Event {
 	return events
 }
 
-// refuse does with an event that cannot be applied what the view says.
+// refuse does with an event that cannot be applied what the view says, and moves on.
 func (r *rebuild) refuse(ctx context.Context, f *fill, w *worker, s share, reason error) error {
-	e, name := s.events[0], f.p.Checkpoint()
-	text := eventstore.Reason(reason.Error())
+	e := s.events[0]
+	if err := r.record(ctx, f, w, s.to, func(tx pgx.Tx) error { return f.passOver(ctx, tx, w, e, reason) }); err != nil {
+		return err
+	}
+	if f.p.OnFailure == Park {
+		w.parked[e.Stream] = true
+	}
+	return nil
+}
+
+// passOver records of an event that cannot be applied what the view wants done with it. It is a *PoisonError when that is to
+// stop.
+func (f *fill) passOver(ctx context.Context, tx pgx.Tx, w *worker, e eventstore.Event, reason error) error {
+	name, text := f.p.Checkpoint(), eventstore.Reason(reason.Error())
 	switch {
 	case f.p.OnFailure == Park && len(w.parked) < parkedMax:
-		err := r.record(ctx, f, w, s.to, func(tx pgx.Tx) error {
-			_, err := tx.Exec(ctx, sqlParkStream, name, eventstore.Shard(e.Stream, f.p.Shards), e.Stream, e.Position, e.ID, e.Type, f.p.Types, text)
-			return err
-		})
+		_, err := tx.Exec(ctx, sqlParkStream, name, eventstore.Shard(e.Stream, f.p.Shards), e.Stream, e.Position, e.ID, e.Type, f.p.Types, text)
 		if err != nil {
 			return fmt.Errorf("park %s in %s: %w", e.Stream, name, err)
 		}
-		w.parked[e.Stream] = true
 		return nil
 	case f.p.OnFailure == Skip:
-		err := r.record(ctx, f, w, s.to, func(tx pgx.Tx) error {
-			_, err := tx.Exec(ctx, sqlSkipEvent, name, e.Position, e.ID, e.Stream, e.Type, text, "rebuild")
-			return err
-		})
+		_, err := tx.Exec(ctx, sqlSkipEvent, name, e.Position, e.ID, e.Stream, e.Type, text, "rebuild")
 		if err != nil {
 			return fmt.Errorf("skip event %d in %s: %w", e.Position, name, err)
 		}
 		return nil
 	}
 	return &PoisonError{Checkpoint: name, Position: e.Position, Stream: e.Stream, Type: e.Type, Err: reason}
+}
+
+// applyWithin applies events in a transaction that does more than that. Those that cannot be applied are found by halving,
+// and what the view says is done with them in the same transaction.
+func (r *rebuild) applyWithin(ctx context.Context, tx pgx.Tx, f *fill, events []eventstore.Event) error {
+	events = f.flowing(events)
+	if len(events) == 0 {
+		return nil
+	}
+	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return f.p.Apply(ctx, tx, events) })
+	switch {
+	case err == nil || ctx.Err() != nil || inTheWay(err) || eventstore.Transient(err):
+		return err
+	case len(events) > 1:
+		half := len(events) / 2
+		if err := r.applyWithin(ctx, tx, f, events[:half]); err != nil {
+			return err
+		}
+		return r.applyWithin(ctx, tx, f, events[half:])
+	}
+	e := events[0]
+	w := f.workerOf(e.Stream)
+	if err := f.passOver(ctx, tx, w, e, err); err != nil {
+		return err
+	}
+	if f.p.OnFailure == Park {
+		w.parked[e.Stream] = true
+	}
+	return nil
 }
 
 // dropCheckpoint forgets everything that is recorded of a table.

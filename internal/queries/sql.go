@@ -152,6 +152,7 @@ where i.indrelid = to_regclass(quote_ident($1)) order by i.indisprimary desc, i.
 	sqlAnalyze       = `analyze %[1]s`
 	sqlSetOptions    = `alter table %[1]s set (%[2]s)`
 	sqlDropTable     = `drop table if exists %[1]s`
+	sqlEmptyTable    = `truncate %[1]s`
 	// sqlDropCheckpoint also takes away what waits for it and what it passed over.
 	sqlDropCheckpoint = `
 with parked as (delete from parked_streams where checkpoint = $1), skipped as (delete from skipped_events where checkpoint = $1)
@@ -196,10 +197,9 @@ update checkpoints set position = $3, event_id = $4, log_id = $5, log_epoch = $6
        lease_until = clock_timestamp() + make_interval(secs => $9)
 where name = $1 and shard = $2 and lease_epoch = $7 and position = $8`
 
-	// sqlRenewFill renews what owner $3 holds of a table's checkpoints, $1 and $2, for $4 seconds.
+	// sqlRenewFill renews what owner $2 holds of checkpoint $1 for $3 seconds.
 	sqlRenewFill = `
-update checkpoints set lease_until = clock_timestamp() + make_interval(secs => $4)
-where name in ($1, $2) and lease_owner = $3`
+update checkpoints set lease_until = clock_timestamp() + make_interval(secs => $3) where name = $1 and lease_owner = $2`
 
 	sqlFreeFill = `update checkpoints set lease_owner = null, lease_until = '-infinity' where name = $1 and lease_owner = $2`
 
@@ -211,18 +211,23 @@ where name in ($1, $2) and lease_owner = $3`
 with old as (delete from checkpoints where name = $1 returning lease_epoch) select coalesce(max(lease_epoch), 0) from old`
 
 	// sqlPutIn makes the rows of checkpoint $1 in $2 shards: position, event id (zero: none), log id, log epoch, owner
-	// (empty: none), lease epoch, seconds of the lease (less than 0: for good). The count of changes of parked streams goes on
-	// from the clock, so that no process takes it for one that it knows.
+	// (empty: none) for good, lease epoch. The count of changes of parked streams goes on from the clock, so that no process
+	// takes it for one that it knows.
 	sqlPutIn = `
 insert into checkpoints (name, shard, shards, position, event_id, log_id, log_epoch, lease_owner, lease_epoch, lease_until,
                          parked, parked_changes, parked_moved)
-select $1, shard, $2, $3::bigint, nullif($4, '00000000-0000-0000-0000-000000000000'::uuid),
+select $1, s.shard, $2, $3::bigint, nullif($4, '00000000-0000-0000-0000-000000000000'::uuid),
        nullif($5, '00000000-0000-0000-0000-000000000000'::uuid), $6, nullif($7, ''), $8,
-       case when $9::float8 < 0 then 'infinity' else clock_timestamp() + make_interval(secs => $9::float8) end,
+       case when $7 = '' then timestamptz '-infinity' else 'infinity' end,
        p.streams, case when p.streams > 0 then (extract(epoch from clock_timestamp()) * 1000)::bigint else 0 end,
        case when p.streams > 0 then $3::bigint else 0 end
-from generate_series(0, $2 - 1) shard
-cross join lateral (select count(*) as streams from parked_streams p where p.checkpoint = $1 and p.shard = shard) p`
+from generate_series(0, $2 - 1) s (shard)
+cross join lateral (select count(*) as streams from parked_streams p where p.checkpoint = $1 and p.shard = s.shard) p`
+
+	// sqlDivideParked sets the shards of streams that wait in checkpoint $1.
+	sqlDivideParked = `
+update parked_streams p set shard = s.shard from unnest($2::text[], $3::smallint[]) s (stream, shard)
+where p.checkpoint = $1 and p.stream = s.stream and p.shard <> s.shard`
 
 	// What a fill could not apply: see OnFailure.
 	sqlParkedOf   = `select stream from parked_streams where checkpoint = $1`
@@ -234,13 +239,6 @@ insert into skipped_events (checkpoint, position, event_id, stream, type, reason
 values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing`
 	sqlDropParked  = `delete from parked_streams where checkpoint = $1`
 	sqlDropSkipped = `delete from skipped_events where checkpoint = $1`
-
-	// sqlMoveMain moves all rows of checkpoint $1 to a position: event id, log id, log epoch; then the lease epoch and the
-	// owner who holds them.
-	sqlMoveMain = `
-update checkpoints set position = $2, event_id = nullif($3, '00000000-0000-0000-0000-000000000000'::uuid),
-       log_id = nullif($4, '00000000-0000-0000-0000-000000000000'::uuid), log_epoch = $5, updated_at = clock_timestamp()
-where name = $1 and lease_epoch = $6 and lease_owner = $7`
 )
 
 // sqlRetire takes all shards of a checkpoint from their consumers for good and says how far the foremost had come; 0 when
@@ -253,17 +251,13 @@ with retired as (
 )
 select coalesce(max(position), 0) from retired`
 
-// sqlRelease frees all shards of a checkpoint for the servers' consumers.
-const sqlRelease = `
-update checkpoints set lease_epoch = lease_epoch + 1, lease_owner = null, lease_until = '-infinity',
-       halted_at = null, halt_reason = null, paused_at = null, paused_by = null, updated_at = clock_timestamp()
-where name = $1`
-
 const (
-	// sqlCheckpointOf is $1 itself when there is such a checkpoint, or else the serving table of view $1.
+	// sqlCheckpointOf is $1 itself when there is such a checkpoint, or else the serving table of view $1; then whether there is
+	// either. The checkpoint of a serving table may be yet to come.
 	sqlCheckpointOf = `
-select case when exists (select from checkpoints where name = $1) then $1
-            else coalesce((select table_name from views where name = $1), $1) end`
+select case when c.there then $1 else coalesce((select table_name from views where name = $1), $1) end,
+       c.there or exists (select from views where $1 in (name, table_name))
+from (select exists (select from checkpoints where name = $1) as there) c`
 
 	// sqlPause pauses checkpoint $1 for $2 and takes its lease away, unless that says that the table is kept or filled.
 	sqlPause = `
@@ -308,10 +302,14 @@ cross join lateral (select min(position) as position, bool_or(lease_until > cloc
 order by v.name, version, generation`
 
 const (
-	// sqlLockViewOf locks the view that table $1 is of, and says what serves and whether there is that table.
+	// sqlLockViewOf locks the view that table $1 is of, and says what serves, whether there is that table, and whether it is
+	// the only one of a version newer than the one that serves.
 	sqlLockViewOf = `
-select table_name, to_regclass(quote_ident($1)) is not null from views
-where $1 ~ ('^' || name || '_v[0-9]+(_[0-9]+)?$') for update`
+select v.table_name, to_regclass(quote_ident($1)) is not null, v.version < it.version::numeric and not exists (
+	select from pg_tables t where t.schemaname = current_schema() and t.tablename <> $1
+	and t.tablename ~ ('^' || v.name || '_v' || it.version || '(_[0-9]+)?$'))
+from views v cross join (select substring($1 from '_v([0-9]+)(?:_[0-9]+)?$') as version) it
+where $1 ~ ('^' || v.name || '_v[0-9]+(_[0-9]+)?$') for update of v`
 
 	// sqlAtWork finds somebody who is at work on table $1.
 	sqlAtWork = `

@@ -39,7 +39,7 @@ func TestStatementsPrepare(t *testing.T) {
 		"checkpoint of": sqlCheckpointOf, "pause": sqlPause, "resume": sqlResume, "list tables": sqlListTables,
 		"mark filling": sqlMarkFilling, "lock checkpoints": sqlLockCheckpoints, "claim worker": sqlClaimWorker,
 		"move worker": sqlMoveWorker, "renew fill": sqlRenewFill, "free fill": sqlFreeFill, "end fill": sqlEndFill,
-		"take out": sqlTakeOut, "put in": sqlPutIn, "move main": sqlMoveMain, "retire": sqlRetire, "release": sqlRelease,
+		"take out": sqlTakeOut, "put in": sqlPutIn, "divide parked": sqlDivideParked, "retire": sqlRetire,
 		"positions": sqlPositions, "diff columns": sqlDiffColumns, "row estimate": sqlRowEstimate,
 		"parked of": sqlParkedOf, "park stream": sqlParkStream, "skip event": sqlSkipEvent, "drop parked": sqlDropParked,
 		"drop skipped": sqlDropSkipped, "lock view of": sqlLockViewOf, "at work": sqlAtWork,
@@ -48,6 +48,7 @@ func TestStatementsPrepare(t *testing.T) {
 		"analyze":        fmt.Sprintf(sqlAnalyze, "thing_v1"), "grant": fmt.Sprintf(sqlGrant, "thing_v1", "SELECT", "public"),
 		"create like": fmt.Sprintf(sqlCreateLike, "thing_v1_2", "thing_v1"),
 		"set options": fmt.Sprintf(sqlSetOptions, "thing_v1", "fillfactor=50"),
+		"empty table": fmt.Sprintf(sqlEmptyTable, "thing_v1"),
 		"drop table":  fmt.Sprintf(sqlDropTable, "thing_v1"), "replace view": fmt.Sprintf(sqlReplaceView, "thing", "thing_v1"),
 	} {
 		_, err := conn.Conn().Prepare(t.Context(), name, sql)

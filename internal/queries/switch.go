@@ -12,17 +12,20 @@ import (
 	"github.com/headrace/headrace/internal/eventstore"
 )
 
-// switchOver is switchTo, tried until no reader and no consumer is in its way.
-func (r *rebuild) switchOver(ctx context.Context, f *fill, main mainLease) error {
+// switchOver is switchTo, tried until no reader and no consumer is in its way. What comes meanwhile is taken, so that little
+// is left for the transaction.
+func (r *rebuild) switchOver(ctx context.Context, f *fill) error {
 	for {
-		err := r.switchTo(ctx, f, main)
-		if err != nil && inTheWay(err) && ctx.Err() == nil {
-			continue
+		err := r.switchTo(ctx, f)
+		if err == nil {
+			return nil
 		}
-		if err != nil {
+		if !inTheWay(err) || ctx.Err() != nil {
 			return fmt.Errorf("let %s serve: %w", f.p.Checkpoint(), err)
 		}
-		return nil
+		if err := r.fill(ctx, f); err != nil {
+			return err
+		}
 	}
 }
 
@@ -32,49 +35,59 @@ func inTheWay(err error) bool {
 	return errors.As(err, &pg) && (pg.Code == "55P03" || pg.Code == "40P01")
 }
 
-// switchTo makes a filled generation serve, in one transaction. It locks the checkpoint of the one that serves, so
-// that it stands still, takes the few events up to there, and retires that checkpoint: its consumer loses the lease
-// for good, and cannot report a position that readers of the new table do not see.
-func (r *rebuild) switchTo(ctx context.Context, f *fill, main mainLease) error {
-	return pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, sqlLockTimeout); err != nil {
+// switchTo makes a filled table serve, in one transaction. It locks the checkpoint of the one that serves, so that it stands
+// still, takes the few events up to there, and retires that checkpoint: its consumer loses the lease for good, and cannot
+// report a position that readers of the new table do not see. The fill ends with it and not before: a switch that fails
+// leaves a table that the next call goes on with.
+func (r *rebuild) switchTo(ctx context.Context, f *fill) error {
+	forget := f.remember()
+	var at eventstore.Token
+	err := f.ending(func() error {
+		return pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) (err error) {
+			at, err = r.switchWithin(ctx, tx, f)
 			return err
-		}
-		var table string
-		if err := tx.QueryRow(ctx, sqlLockView, f.p.Name).Scan(&table); err != nil {
-			return fmt.Errorf("lock the view: %w", err)
-		}
-		if table != f.serving.Checkpoint {
-			return fmt.Errorf("%s serves now instead of %s", table, f.serving.Checkpoint)
-		}
-		var until int64
-		if err := tx.QueryRow(ctx, sqlRetire, table).Scan(&until); err != nil {
-			return fmt.Errorf("retire %s: %w", table, err)
-		}
-		at, err := r.takeRest(ctx, tx, f, main.at, until)
-		if err != nil {
-			return err
-		}
-		// Even with nothing left: an update that matches no row tells that the lease was lost.
-		tag, err := tx.Exec(ctx, sqlMoveMain, f.p.Checkpoint(), at.Position, at.EventID, at.LogID, at.Epoch, main.epoch, r.owner)
-		if err != nil {
-			return fmt.Errorf("move checkpoint %s: %w", f.p.Checkpoint(), err)
-		}
-		if tag.RowsAffected() != int64(max(1, f.p.Shards)) {
-			return &RebuildingError{Checkpoint: f.p.Checkpoint()}
-		}
-		if _, err := tx.Exec(ctx, sqlRelease, f.p.Checkpoint()); err != nil {
-			return fmt.Errorf("release the lease of %s: %w", f.p.Checkpoint(), err)
-		}
-		if _, err := tx.Exec(ctx, sqlServe, f.p.Name, f.p.Version, f.p.Generation); err != nil {
-			return fmt.Errorf("say that %s serves: %w", f.p.Checkpoint(), err)
-		}
-		return pointView(ctx, tx, f.p)
+		})
 	})
+	if err != nil {
+		forget()
+		return err
+	}
+	for _, w := range f.workers {
+		w.at = at
+	}
+	return nil
 }
 
-// takeRest applies what is left up to a position.
-func (r *rebuild) takeRest(ctx context.Context, tx pgx.Tx, f *fill, at eventstore.Token, until int64) (eventstore.Token, error) {
+func (r *rebuild) switchWithin(ctx context.Context, tx pgx.Tx, f *fill) (at eventstore.Token, err error) {
+	if _, err := tx.Exec(ctx, sqlLockTimeout); err != nil {
+		return at, err
+	}
+	var table string
+	if err := tx.QueryRow(ctx, sqlLockView, f.p.Name).Scan(&table); err != nil {
+		return at, fmt.Errorf("lock the view: %w", err)
+	}
+	if table != f.serving.Checkpoint {
+		return at, fmt.Errorf("%s serves now instead of %s", table, f.serving.Checkpoint)
+	}
+	var until int64
+	if err := tx.QueryRow(ctx, sqlRetire, table).Scan(&until); err != nil {
+		return at, fmt.Errorf("retire %s: %w", table, err)
+	}
+	if at, err = r.takeRest(ctx, tx, f, until); err != nil {
+		return at, err
+	}
+	if err := r.end(ctx, tx, f, at, ownerNone); err != nil {
+		return at, err
+	}
+	if _, err := tx.Exec(ctx, sqlServe, f.p.Name, f.p.Version, f.p.Generation); err != nil {
+		return at, fmt.Errorf("say that %s serves: %w", f.p.Checkpoint(), err)
+	}
+	return at, pointView(ctx, tx, f.p)
+}
+
+// takeRest applies what is left up to a position, from where all workers are.
+func (r *rebuild) takeRest(ctx context.Context, tx pgx.Tx, f *fill, until int64) (at eventstore.Token, err error) {
+	at = f.workers[0].at
 	head, err := r.store.Head(ctx)
 	if err != nil {
 		return at, err
@@ -87,7 +100,7 @@ func (r *rebuild) takeRest(ctx context.Context, tx pgx.Tx, f *fill, at eventstor
 		if page.ScannedTo <= at.Position {
 			return at, &eventstore.BeyondHeadError{Position: until, Head: page.Head}
 		}
-		if err := f.p.Apply(ctx, tx, f.flowing(page.Events)); err != nil {
+		if err := r.applyWithin(ctx, tx, f, page.Events); err != nil {
 			return at, err
 		}
 		at.LogID, at.Epoch, at.Position = head.LogID, head.Epoch, page.ScannedTo

@@ -56,43 +56,53 @@ func (e *InUseError) Error() string {
 // Drop drops a view's table that does not serve, and its checkpoints. One that serves, that a rebuild is at work on, or that
 // a server keeps up to date is an *InUseError; a name that is not that of a view's table a *NoTableError. A reader that
 // still has the table in a statement is waited for.
-func Drop(ctx context.Context, pool *pgxpool.Pool, table string) error {
+//
+// The only table of a version newer than the one that serves is emptied instead, and can be filled anew: a migration made
+// it, and none would make it again.
+func Drop(ctx context.Context, pool *pgxpool.Pool, table string) (emptied bool, err error) {
 	for {
-		err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error { return drop(ctx, tx, table) })
+		err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) (err error) {
+			emptied, err = drop(ctx, tx, table)
+			return err
+		})
 		if err != nil && inTheWay(err) && ctx.Err() == nil {
 			continue
 		}
-		return err
+		return emptied && err == nil, err
 	}
 }
 
-func drop(ctx context.Context, tx pgx.Tx, table string) error {
+func drop(ctx context.Context, tx pgx.Tx, table string) (emptied bool, err error) {
 	if _, err := tx.Exec(ctx, sqlLockTimeout); err != nil {
-		return err
+		return false, err
 	}
 	var serving string
-	var exists bool
-	err := tx.QueryRow(ctx, sqlLockViewOf, table).Scan(&serving, &exists)
+	var exists, onlyNew bool
+	err = tx.QueryRow(ctx, sqlLockViewOf, table).Scan(&serving, &exists, &onlyNew)
 	if errors.Is(err, pgx.ErrNoRows) || err == nil && !exists {
-		return &NoTableError{table, "no view has a table of this name"}
+		return false, &NoTableError{table, "no view has a table of this name"}
 	}
 	if err != nil {
-		return fmt.Errorf("look up %s: %w", table, err)
+		return false, fmt.Errorf("look up %s: %w", table, err)
 	}
 	if serving == table {
-		return &InUseError{table, "it serves"}
+		return false, &InUseError{table, "it serves"}
 	}
 	var owner string
 	var until time.Time
 	err = tx.QueryRow(ctx, sqlAtWork, table).Scan(&owner, &until)
 	if err == nil {
-		return &InUseError{table, fmt.Sprintf("%s is at work on it, until %s at least", owner, until.UTC().Format(time.RFC3339))}
+		return false, &InUseError{table, fmt.Sprintf("%s is at work on it, until %s at least", owner, until.UTC().Format(time.RFC3339))}
 	}
 	if !errors.Is(err, pgx.ErrNoRows) {
-		return fmt.Errorf("look who is at work on %s: %w", table, err)
+		return false, fmt.Errorf("look who is at work on %s: %w", table, err)
 	}
-	if _, err := tx.Exec(ctx, fmt.Sprintf(sqlDropTable, pgx.Identifier{table}.Sanitize())); err != nil {
-		return fmt.Errorf("drop %s: %w", table, err)
+	sql := sqlDropTable
+	if onlyNew {
+		sql = sqlEmptyTable
 	}
-	return dropCheckpoint(ctx, tx, table)
+	if _, err := tx.Exec(ctx, fmt.Sprintf(sql, pgx.Identifier{table}.Sanitize())); err != nil {
+		return false, fmt.Errorf("drop %s: %w", table, err)
+	}
+	return onlyNew, dropCheckpoint(ctx, tx, table)
 }
