@@ -27,7 +27,7 @@ type parkedList struct {
 	Database
 	report
 	Checkpoint string `arg:"" optional:"" help:"Only of this view, or checkpoint such as cart_v1."`
-	Limit      int    `name:"limit" default:"100" help:"How many at most."`
+	Limit      count  `name:"limit" default:"100" help:"How many at most."`
 }
 
 func (p *parkedList) Run(ctx context.Context, out output) error {
@@ -36,7 +36,7 @@ func (p *parkedList) Run(ctx context.Context, out output) error {
 		if err != nil {
 			return err
 		}
-		found, err := outbox.ListParked(ctx, pool, checkpoint, p.Limit)
+		found, err := outbox.ListParked(ctx, pool, checkpoint, int(p.Limit))
 		if err != nil {
 			return err
 		}
@@ -79,8 +79,8 @@ type parkedStream struct {
 
 type parkedShow struct {
 	parkedStream
-	Limit int `name:"limit" default:"20" help:"How many events at most."`
-	Bytes int `name:"data" default:"400" help:"How many characters of each event's data at most."`
+	Limit count `name:"limit" default:"20" help:"How many events at most."`
+	Bytes int   `name:"data" default:"400" help:"How many characters of each event's data at most."`
 }
 
 // parkedEvents is what api parked show prints as JSON.
@@ -102,7 +102,7 @@ func (p *parkedShow) Run(ctx context.Context, out output) error {
 		if !found {
 			return notParked(checkpoint, p.Stream)
 		}
-		events, err := outbox.ListWaiting(ctx, pool, checkpoint, p.Stream, p.Bytes, p.Limit)
+		events, err := outbox.ListWaiting(ctx, pool, checkpoint, p.Stream, p.Bytes, int(p.Limit))
 		if err != nil {
 			return err
 		}
@@ -240,11 +240,23 @@ func (p *parkedRetry) Run(ctx context.Context, out output) error {
 				left++
 			}
 		}
-		if err := p.tell(out, outcomes); err != nil || left == 0 {
+		if err := p.tell(out, outcomes); err != nil {
 			return err
 		}
-		return fmt.Errorf("%d of %d streams wait still", left, len(outcomes))
+		if left > 0 {
+			return fmt.Errorf("%d of %d streams wait still", left, len(outcomes))
+		}
+		return p.othersAsked(ctx, pool, checkpoint)
 	})
+}
+
+// othersAsked is an error when something is parked that was asked for before, and is not done yet.
+func (asking) othersAsked(ctx context.Context, pool *pgxpool.Pool, checkpoint string) error {
+	waits, err := outbox.CountAsked(ctx, pool, checkpoint)
+	if err != nil || waits == 0 {
+		return err
+	}
+	return &exitError{exitBusy, fmt.Errorf("%d streams were asked for before and are not done yet; see `api parked list`", waits)}
 }
 
 // report prints outcomes.
@@ -312,7 +324,7 @@ type parkedSkipped struct {
 	Database
 	report
 	Checkpoint string `arg:"" optional:"" help:"Only of this view, or checkpoint such as cart_v1."`
-	Limit      int    `name:"limit" default:"100" help:"How many at most."`
+	Limit      count  `name:"limit" default:"100" help:"How many at most."`
 }
 
 func (p *parkedSkipped) Run(ctx context.Context, out output) error {
@@ -321,7 +333,7 @@ func (p *parkedSkipped) Run(ctx context.Context, out output) error {
 		if err != nil {
 			return err
 		}
-		found, err := outbox.ListSkipped(ctx, pool, checkpoint, p.Limit)
+		found, err := outbox.ListSkipped(ctx, pool, checkpoint, int(p.Limit))
 		if err != nil {
 			return err
 		}

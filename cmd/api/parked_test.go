@@ -93,6 +93,11 @@ func TestParkedCommands(t *testing.T) {
 	golden(t, "retry-in-vain", out)
 	parked(exitUsage, "retry")
 	parked(exitUsage, "retry", "cart", "cart-none")
+	for _, args := range [][]string{
+		{"retry", "karts"}, {"list", "karts"}, {"skipped", "karts"}, {"show", "karts", cart}, {"list", "--limit", "0"}, {"skipped", "--limit=-1"},
+	} {
+		parked(exitUsage, args...)
+	}
 	parked(exitUsage, "skip", "cart", cart)
 	parked(exitUsage, "skip", "cart", cart, "--reason", " ")
 	out, _ = parked(exitDone, "skip", "cart", cart, "--reason", "nobody misses it", "--by", "ada", "--json")
@@ -131,6 +136,12 @@ func TestRetryWithoutAnOwner(t *testing.T) {
 	if code != exitFailed || !strings.Contains(stdout, "nobody works on cart_v1") {
 		t.Fatalf("exit %d: %s", code, stdout)
 	}
+	for _, which := range []string{"cart", "--all"} {
+		code, _, stderr := command(t, "parked", "retry", which, "--database-url", database)
+		if code != exitBusy || !strings.Contains(stderr, "1 streams were asked for before") {
+			t.Fatalf("retry %s: exit %d: %s", which, code, stderr)
+		}
+	}
 	code, _, stderr := command(t, "parked", "skip", "cart", cart, "--reason", "x", "--database-url", database)
 	if code != exitBusy || !strings.Contains(stderr, "asked for already") {
 		t.Fatalf("exit %d: %s", code, stderr)
@@ -140,4 +151,39 @@ func TestRetryWithoutAnOwner(t *testing.T) {
 	}
 	startServer(t, Config{})
 	until(t, "the next owner to do it", func() bool { return !isParked() })
+}
+
+// What waits of a table that was replaced concerns nobody who reads, and has no owner until a rollback.
+func TestParkedStreamsOfAKeptTable(t *testing.T) {
+	t.Parallel()
+	shop(t, 5)
+	execute(t, `insert into parked_streams (checkpoint, stream, position, event_id, type, types, reason)
+			select 'cart_v1_2', stream, position, id, type, '{}', 'curse' from events where position = 9;
+		update checkpoints set parked = 1, lease_owner = 'one that died', lease_until = now() - interval '1 second' where name = 'cart_v1_2'`)
+	run := func(wantCode int, args ...string) (stdout, stderr string) {
+		t.Helper()
+		code, stdout, stderr := command(t, append(args, "--database-url", pgtest.URL(t))...)
+		if code != wantCode {
+			t.Fatalf("%s: exit %d: %s %s", args, code, stdout, stderr)
+		}
+		return stdout, stderr
+	}
+	if out, _ := run(exitDone, "parked", "list", "--json"); !strings.Contains(out, `"owner":""`) {
+		t.Errorf("a dead process owns it: %s", out)
+	}
+	if _, problems := run(exitFailed, "status"); !strings.Contains(problems, "cart_v1_2: 1 parked") {
+		t.Errorf("status does not say it: %s", problems)
+	}
+	if code, _, stderr := projections(t, "rebuild", "cart", "--switch"); code != exitDone {
+		t.Fatalf("exit %d: %s", code, stderr)
+	}
+	if _, problems := run(exitFailed, "status"); strings.Contains(problems, "parked") { // it fails since no server runs
+		t.Errorf("status still says it: %s", problems)
+	}
+	if out, _ := run(exitDone, "parked", "retry", "--all"); !strings.Contains(out, "nothing is parked") {
+		t.Errorf("it is asked for: %s", out)
+	}
+	if out, _ := run(exitFailed, "parked", "retry", "cart_v1_2", "--wait", "1ms"); !strings.Contains(out, "nobody works on cart_v1_2") {
+		t.Errorf("somebody is said to own it: %s", out)
+	}
 }

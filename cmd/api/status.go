@@ -73,7 +73,7 @@ func (s *standing) judge() {
 		if lag.NeedsHelp() {
 			s.Problems = append(s.Problems, lagName(lag)+" is "+strings.ToLower(string(lag.State)))
 		}
-		if lag.Parked > 0 {
+		if lag.Parked > 0 && lag.State != queries.LagRetired { // nobody reads those of a table that does not serve
 			s.Problems = append(s.Problems, fmt.Sprintf("%s: %d parked", lagName(lag), lag.Parked))
 		}
 	}

@@ -36,8 +36,8 @@ func (e *ShardsError) Error() string {
 		return fmt.Sprintf("checkpoint %s has lost the row of shard %d of %d, and with it what is in its table: rebuild the view",
 			e.Checkpoint, e.Shard, e.Shards)
 	}
-	return fmt.Sprintf("checkpoint %s was begun with %d shards, and the program says %d: rebuild the view, "+
-		"which fills a new table with %[3]d, or go back to %[2]d", e.Checkpoint, e.Kept, e.Shards)
+	return fmt.Sprintf("checkpoint %s was begun with %d shards, and the program says %d: rebuild the view with "+
+		"--switch, which fills a new table with %[3]d and lets it serve, or go back to %[2]d", e.Checkpoint, e.Kept, e.Shards)
 }
 
 // lease is the right to move one checkpoint, or one shard of it. The clock that judges it is the database's; renewed is only a hint.

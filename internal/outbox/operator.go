@@ -116,8 +116,8 @@ func ListSkipped(ctx context.Context, pool *pgxpool.Pool, checkpoint string, lim
 }
 
 // RetryParked asks the owner of a checkpoint to handle what waits of a stream, in order, and returns the streams of which it
-// did not stand asked already. An empty stream stands for all of the checkpoint, and an empty checkpoint for all there
-// are. The owner does it within ConsumerConfig.RequestPoll, whichever process it is in, and when there is none, the next one
+// did not stand asked already. An empty stream stands for all of the checkpoint, and an empty checkpoint for all that somebody
+// is to work on: those of tables that are kept or filled are left out. The owner does it within ConsumerConfig.RequestPoll, whichever process it is in, and when there is none, the next one
 // does. Then the stream is no longer parked, or parked with another reason and one more attempt.
 func RetryParked(ctx context.Context, pool *pgxpool.Pool, checkpoint, stream, by string) ([]Asked, error) {
 	return ask(ctx, pool, checkpoint, stream, actionRetry, by, "")
@@ -130,6 +130,15 @@ func SkipParked(ctx context.Context, pool *pgxpool.Pool, checkpoint, stream, by,
 		return nil, fmt.Errorf("skipping an event needs the checkpoint and the stream")
 	}
 	return ask(ctx, pool, checkpoint, stream, actionSkip, by, reason)
+}
+
+// CountAsked tells of how many parked streams something is asked that is not done yet. An empty checkpoint is as for
+// RetryParked.
+func CountAsked(ctx context.Context, pool *pgxpool.Pool, checkpoint string) (streams int, err error) {
+	if err := pool.QueryRow(ctx, sqlCountAsked, checkpoint).Scan(&streams); err != nil {
+		return 0, fmt.Errorf("counting what is asked for: %w", err)
+	}
+	return streams, nil
 }
 
 func ask(ctx context.Context, pool *pgxpool.Pool, checkpoint, stream, action, by, reason string) ([]Asked, error) {

@@ -158,7 +158,8 @@ where checkpoint = $1 and shard = $2 and requested_at is not null order by reque
 	sqlListParked = `
 select p.checkpoint, p.shard, p.stream, p.position, p.event_id, p.type, p.reason, p.attempts, p.parked_at, p.tried_at,
 	coalesce(p.requested_action, '') as requested_action, p.requested_at, c.position as checkpoint_position,
-	coalesce(c.lease_owner, '') as owner, c.halted_at is not null as halted,
+	case when c.lease_until >= clock_timestamp() and c.lease_owner not in ('retired', 'filling') then c.lease_owner else '' end as owner,
+	c.halted_at is not null as halted,
 	(select count(*) from events e where e.stream = p.stream and e.position between p.position and c.position
 		and (p.types = '{}' or e.type = any(p.types))) as waiting
 from parked_streams p join checkpoints c on c.name = p.checkpoint and c.shard = p.shard
@@ -173,12 +174,20 @@ from parked_streams p join checkpoints c on c.name = p.checkpoint and c.shard = 
 where p.checkpoint = $1 and p.stream = $2 and (p.types = '{}' or e.type = any(p.types))
 order by e.position limit $4`
 
+	// sqlToWorkOn chooses the parked streams of checkpoint $1, or, when that is empty, of all that have an owner at times:
+	// nobody works on a table that is kept or filled. Those are looked up once, and not for each stream.
+	sqlToWorkOn = `(p.checkpoint = $1 or $1 = '' and p.checkpoint <> all (array(
+	select c.name from checkpoints c where c.lease_owner in ('retired', 'filling'))))`
+
 	// sqlAsk asks the owner for something, unless it is asked already: checkpoint, stream (both empty: all), action, by whom,
 	// the reason.
 	sqlAsk = `
-update parked_streams set requested_at = clock_timestamp(), requested_action = $3, requested_by = $4, requested_reason = $5
-where ($1 = '' or checkpoint = $1) and ($2 = '' or stream = $2) and requested_at is null
+update parked_streams p set requested_at = clock_timestamp(), requested_action = $3, requested_by = $4, requested_reason = $5
+where ` + sqlToWorkOn + ` and ($2 = '' or stream = $2) and requested_at is null
 returning checkpoint, stream, position, attempts`
+
+	// sqlCountAsked counts those that wait for their owner, of a checkpoint or all.
+	sqlCountAsked = `select count(*) from parked_streams p where ` + sqlToWorkOn + ` and requested_at is not null`
 
 	sqlListSkipped = `
 select checkpoint, position, event_id, stream, type, reason, skipped_by, skipped_at from skipped_events

@@ -25,6 +25,7 @@ func TestStatementsFitTheSchema(t *testing.T) {
 		"sqlParkedStreams": sqlParkedStreams, "sqlParkedChanges": sqlParkedChanges, "sqlPark": sqlPark,
 		"sqlParkedMove": sqlParkedMove, "sqlUnpark": sqlUnpark, "sqlSkip": sqlSkip, "sqlCountParked": sqlCountParked,
 		"sqlParkedRequests": sqlParkedRequests, "sqlListParked": sqlListParked, "sqlWaiting": sqlWaiting, "sqlAsk": sqlAsk,
+		"sqlToWorkOn": "", "sqlCountAsked": sqlCountAsked,
 		"sqlListSkipped": sqlListSkipped, "sqlBeat": sqlBeat, "sqlSurplus": sqlSurplus, "sqlLeave": sqlLeave, "sqlNotify": sqlNotify,
 		"sqlBeginBatch": "", // several statements, which cannot be prepared as one
 	}
