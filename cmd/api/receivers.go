@@ -13,7 +13,11 @@ import (
 	"github.com/headrace/headrace/internal/outbox"
 )
 
-// receiver works on the messages of a topic.
+// deliveriesAtOnce is how many messages of the outbox the dispatcher has in hand at once, and how many of its topic a
+// receiver has at most: as many, so that none waits for a slow one before it.
+const deliveriesAtOnce = 16
+
+// receiver works on the messages of a topic: on several at once, in no order, and on each at least once.
 type receiver struct {
 	broker message.Subscriber
 	topic  string
@@ -37,11 +41,7 @@ func (a *app) startReceivers(ctx context.Context, all *sync.WaitGroup) error {
 		if err != nil {
 			return fmt.Errorf("subscribing to %s: %w", r.topic, err)
 		}
-		all.Go(func() {
-			for m := range incoming {
-				a.deliver(r, m)
-			}
-		})
+		all.Go(func() { a.deliverAll(r, incoming, all) })
 	}
 	return nil
 }
@@ -58,6 +58,22 @@ func (a *app) receiveShared(ctx context.Context, r receiver) {
 		if !a.sleep(ctx, "subscribing", r.topic, err) {
 			return
 		}
+	}
+}
+
+// deliverAll works on what comes until the subscription ends, on as many messages at once as the dispatcher has in hand.
+func (a *app) deliverAll(r receiver, incoming <-chan *message.Message, all *sync.WaitGroup) {
+	free := make(chan struct{}, deliveriesAtOnce)
+	for {
+		free <- struct{}{} // before the message is taken: what nobody works on is for its publisher to withdraw
+		m, open := <-incoming
+		if !open {
+			return
+		}
+		all.Go(func() {
+			defer func() { <-free }()
+			a.deliver(r, m)
+		})
 	}
 }
 

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
 
 	"github.com/headrace/headrace/internal/outbox"
 )
@@ -36,8 +38,7 @@ func TestAPanickingReceiverHasFailed(t *testing.T) {
 	t.Parallel()
 	local, ctx := receiving(t, "letters", func(_ context.Context, m *message.Message) error {
 		if m.UUID == "bad" {
-			var none map[string]int
-			none["x"] = 1
+			panic("ouch")
 		}
 		return nil
 	})
@@ -50,4 +51,31 @@ func TestAPanickingReceiverHasFailed(t *testing.T) {
 	if err := publish("good"); err != nil {
 		t.Fatalf("the receiver is gone: %v", err)
 	}
+}
+
+// Messages of a slow receiver do not wait for each other: each has its time for itself, and none of another topic waits.
+func TestAReceiverHasAsManyMessagesAtOnceAsTheDispatcher(t *testing.T) {
+	t.Parallel()
+	var started atomic.Int32
+	full := make(chan struct{})
+	local, ctx := receiving(t, "letters", func(ctx context.Context, _ *message.Message) error {
+		if started.Add(1) == deliveriesAtOnce {
+			close(full)
+		}
+		select {
+		case <-full:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	var all sync.WaitGroup
+	for range deliveriesAtOnce {
+		all.Go(func() {
+			if err := local.Publish("letters", message.NewMessageWithContext(ctx, uuid.NewString(), nil)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }

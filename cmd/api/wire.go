@@ -134,7 +134,9 @@ func wire(ctx context.Context, config *Config, all views, pool *pgxpool.Pool, ow
 		return nil, err
 	}
 	node := outbox.NewNode(pool, store, outbox.NodeConfig{ID: owner, TTL: config.LeaseTTL, ListenURL: config.DirectURL, Logger: log})
-	dispatcher := outbox.NewDispatcher(pool, store, messages, outbox.DispatcherConfig{PollMax: idlePoll, Logger: log})
+	dispatcher := outbox.NewDispatcher(pool, store, messages, outbox.DispatcherConfig{
+		Workers: deliveriesAtOnce, PollMax: idlePoll, Logger: log,
+	})
 	relay := outbox.RelayConfig{Node: node, PollMax: idlePoll, Logger: log}
 	a := &app{
 		config: config, log: log, pool: pool, reads: connections, replicas: replicas, store: store, graph: outside, tail: tail,

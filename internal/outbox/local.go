@@ -13,10 +13,6 @@ import (
 // ErrClosed is returned by a Local that was closed.
 var ErrClosed = errors.New("the local broker is closed")
 
-// ErrNotAcknowledged is returned by Publish of a Local with AwaitAck when not every subscriber acknowledged: one
-// refused the message, or ended before it answered, or there was none.
-var ErrNotAcknowledged = errors.New("the message was not acknowledged")
-
 // LocalConfig configures a Local. The zero value is ready for the log's topic.
 type LocalConfig struct {
 	// Queue is how many messages may wait for one subscription before Publish blocks. Default 256.
@@ -25,13 +21,15 @@ type LocalConfig struct {
 	// A new subscription starts with them. Default 256; -1 keeps none.
 	Keep int
 	// AwaitAck makes Publish return when every subscriber has acknowledged, or with ErrNotAcknowledged at the first
-	// refusal. Nothing is kept and nothing is redelivered: the publisher repeats. This is the mode for a Dispatcher.
+	// refusal. Nothing is queued, kept or redelivered: each message is offered by itself, in no order with those of other
+	// calls, and the publisher repeats. This is the mode for a Dispatcher.
 	AwaitAck bool
 }
 
 // Local is a broker within the process: a message.Publisher and a message.Subscriber. All subscriptions of a topic see
 // its messages in the same order, each message once; the next message comes when the last one was acknowledged, and a
-// refused one comes again before any other. It is not durable: what it holds is gone with the process.
+// refused one comes again before any other. It is not durable: what it holds is gone with the process. With AwaitAck it
+// is less: a call of those that subscribe.
 //
 // Publish blocks while the queue of a subscription is full, so a subscriber that does not acknowledge holds up the
 // publishers of its topic. All methods are safe for concurrent use.
@@ -51,21 +49,19 @@ type localTopic struct {
 	room chan struct{} // closed and replaced when a queue has room again or a subscription ends
 }
 
-// localEntry is one published message on its way. Its fields are guarded by Local.mu.
+// localEntry is one published message on its way.
 type localEntry struct {
-	msg     *message.Message
-	acked   bool          // by at least one subscriber
-	waiting int           // subscribers yet to answer, with AwaitAck
-	refused bool          // by at least one subscriber, with AwaitAck
-	settled chan struct{} // closed when waiting is 0 or refused is true; nil without AwaitAck
+	msg   *message.Message
+	acked bool // by at least one subscriber; guarded by Local.mu
 }
 
 type localSubscription struct {
 	ctx   context.Context
 	topic string
 	out   chan *message.Message
-	queue []*localEntry // guarded by Local.mu
-	more  chan struct{} // holds a token when the queue may have become non-empty
+	queue []*localEntry  // guarded by Local.mu
+	more  chan struct{}  // holds a token when the queue may have become non-empty
+	asked sync.WaitGroup // with AwaitAck: messages on offer or in hand; added to with Local.mu held while it is subscribed
 }
 
 // NewLocal returns an open broker. Close ends it.
@@ -80,11 +76,15 @@ func NewLocal(cfg LocalConfig) *Local {
 }
 
 // Publish queues the messages for every subscription of the topic, in order. It blocks while a queue is full, and with
-// AwaitAck until all have answered. It fails with ErrClosed, with ErrNotAcknowledged, or with the error of a message's
-// context; the messages before the failed one are published.
+// AwaitAck until all have answered the message. It fails with ErrClosed, with ErrNotAcknowledged, or with the error of a
+// message's context, with ErrNotTaken beside it if nobody took the message; the messages before it are published.
 func (l *Local) Publish(topic string, messages ...*message.Message) error {
+	publish := l.publish
+	if l.cfg.AwaitAck {
+		publish = l.ask
+	}
 	for _, msg := range messages {
-		if err := l.publish(topic, msg); err != nil {
+		if err := publish(topic, msg); err != nil {
 			return fmt.Errorf("publish to %s: %w", topic, err)
 		}
 	}
@@ -110,21 +110,6 @@ func (l *Local) publish(topic string, msg *message.Message) error {
 			return context.Cause(ctx)
 		}
 	}
-	if !l.cfg.AwaitAck {
-		return nil
-	}
-	select {
-	case <-entry.settled:
-	case <-l.closing:
-		return ErrClosed
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if entry.refused {
-		return ErrNotAcknowledged
-	}
 	return nil
 }
 
@@ -142,15 +127,7 @@ func (l *Local) enqueue(topic string, entry *localEntry) (full <-chan struct{}, 
 			return t.room, nil
 		}
 	}
-	if l.cfg.AwaitAck {
-		if len(t.subs) == 0 {
-			delete(l.topics, topic)
-			return nil, fmt.Errorf("%w: no subscriber", ErrNotAcknowledged)
-		}
-		entry.waiting, entry.settled = len(t.subs), make(chan struct{})
-	} else {
-		t.keep(entry, l.cfg.Keep)
-	}
+	t.keep(entry, l.cfg.Keep)
 	for _, s := range t.subs {
 		s.push(entry)
 	}
@@ -229,6 +206,7 @@ func (l *Local) Close() error {
 func (l *Local) serve(s *localSubscription) {
 	defer l.running.Done()
 	defer close(s.out)
+	defer s.asked.Wait()
 	defer l.unsubscribe(s)
 	for {
 		entry := l.head(s)
@@ -242,12 +220,8 @@ func (l *Local) serve(s *localSubscription) {
 				return
 			}
 		}
-		acked, ended := l.deliver(s, entry)
-		if ended {
+		if ended := l.deliver(s, entry); ended {
 			return
-		}
-		if !acked {
-			l.settle(s, entry, false)
 		}
 	}
 }
@@ -261,40 +235,61 @@ func (l *Local) head(s *localSubscription) *localEntry {
 	return s.queue[0]
 }
 
-// deliver offers the entry until it is acknowledged, which also settles it, or, with AwaitAck, refused.
-func (l *Local) deliver(s *localSubscription, entry *localEntry) (acked, ended bool) {
+// deliver offers the entry until it is acknowledged, which also settles it.
+func (l *Local) deliver(s *localSubscription, entry *localEntry) (ended bool) {
 	for refusals := 0; ; refusals++ {
-		acked, ended = l.offer(s, entry)
-		if acked || ended || l.cfg.AwaitAck {
-			return acked, ended
+		if acked, ended := l.offer(s, entry); acked || ended {
+			return ended
 		}
 		// A subscriber that refuses at once must not keep a processor busy.
 		pause := time.NewTimer(min(time.Duration(refusals)*time.Millisecond, 20*time.Millisecond))
 		select {
 		case <-pause.C:
 		case <-s.ctx.Done():
-			return false, true
+			return true
 		case <-l.closing:
-			return false, true
+			return true
 		}
 	}
 }
 
 func (l *Local) offer(s *localSubscription, entry *localEntry) (acked, ended bool) {
-	ctx, cancel := context.WithCancel(s.ctx)
+	msg, cancel := s.copyOf(entry.msg)
 	defer cancel()
-	msg := entry.msg.Copy() // answers belong to one subscription, and to one delivery
-	msg.SetContext(ctx)
-	select {
-	case s.out <- msg:
-	case <-s.ctx.Done():
-		return false, true
-	case <-l.closing:
+	if !l.hand(s, msg, nil) {
 		return false, true
 	}
+	acked, ended = l.answer(s, msg)
+	if acked {
+		l.settle(s, entry) // before the message's context ends: whoever waits for that finds it taken
+	}
+	return acked, ended
+}
+
+// copyOf is what the subscription is given: answers belong to one subscription, and to one delivery.
+func (s *localSubscription) copyOf(original *message.Message) (*message.Message, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	msg := original.Copy()
+	msg.SetContext(ctx)
+	return msg, cancel
+}
+
+// hand gives the message to the subscriber. False: it was withdrawn, or the subscription ended, before it was taken.
+func (l *Local) hand(s *localSubscription, msg *message.Message, withdrawn <-chan struct{}) bool {
+	select {
+	case s.out <- msg:
+		return true
+	case <-withdrawn:
+	case <-s.ctx.Done():
+	case <-l.closing:
+	}
+	return false
+}
+
+// answer waits for the subscriber's answer to a message that it has taken, or for the end of the subscription.
+func (l *Local) answer(s *localSubscription, msg *message.Message) (acked, ended bool) {
 	select {
 	case <-msg.Acked():
-		l.settle(s, entry, true) // before the message's context ends: whoever waits for that finds it taken
 		return true, false
 	case <-msg.Nacked():
 		return false, false
@@ -305,8 +300,8 @@ func (l *Local) offer(s *localSubscription, entry *localEntry) (acked, ended boo
 	}
 }
 
-// settle takes the answered entry off the subscription's queue.
-func (l *Local) settle(s *localSubscription, entry *localEntry, acked bool) {
+// settle takes the acknowledged entry off the subscription's queue.
+func (l *Local) settle(s *localSubscription, entry *localEntry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t := l.topics[s.topic]
@@ -316,26 +311,14 @@ func (l *Local) settle(s *localSubscription, entry *localEntry, acked bool) {
 	if wasFull {
 		t.wakePublishers()
 	}
-	entry.answer(acked)
+	entry.acked = true
 	for len(t.kept) > 0 && t.kept[0].acked {
 		t.kept[0] = nil
 		t.kept = t.kept[1:]
 	}
 }
 
-func (e *localEntry) answer(acked bool) {
-	e.acked = e.acked || acked
-	if e.settled == nil || e.refused || e.waiting == 0 {
-		return
-	}
-	e.waiting--
-	e.refused = !acked
-	if e.refused || e.waiting == 0 {
-		close(e.settled)
-	}
-}
-
-// unsubscribe removes the subscription. Its unanswered messages count as refused.
+// unsubscribe removes the subscription.
 func (l *Local) unsubscribe(s *localSubscription) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -345,9 +328,6 @@ func (l *Local) unsubscribe(s *localSubscription) {
 			t.subs = append(t.subs[:i:i], t.subs[i+1:]...)
 			break
 		}
-	}
-	for _, entry := range s.queue {
-		entry.answer(false)
 	}
 	s.queue = nil
 	t.wakePublishers()

@@ -273,6 +273,57 @@ func TestLocalAwaitAck(t *testing.T) {
 	}
 }
 
+// One message that takes long holds up no other, and what its publisher gave up is handed out to nobody.
+func TestLocalAwaitAckOffersEachMessageByItself(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t)
+	l := outbox.NewLocal(outbox.LocalConfig{AwaitAck: true})
+	defer l.Close()
+	from, err := l.Subscribe(ctx, "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish := func(ctx context.Context, id string) <-chan error {
+		done := make(chan error, 1)
+		go func() { done <- l.Publish("t", message.NewMessageWithContext(ctx, id, nil)) }()
+		return done
+	}
+	slowDone := publish(ctx, "slow")
+	slow := receive(ctx, t, from)
+
+	gone, give := context.WithCancel(ctx)
+	goneDone := publish(gone, "given up")
+	give()
+	if err := <-goneDone; !errors.Is(err, outbox.ErrNotTaken) || !errors.Is(err, context.Canceled) {
+		t.Fatalf("nobody took it, and publish gave %v", err)
+	}
+	quickDone := publish(ctx, "quick")
+	quick := receive(ctx, t, from)
+	if quick.UUID != "quick" {
+		t.Fatalf("%q came, whose publisher is gone", quick.UUID)
+	}
+	quick.Ack()
+	if err := <-quickDone; err != nil {
+		t.Fatal(err)
+	}
+	if slow.Context().Err() != nil {
+		t.Fatal("the slow one's context ended before it was answered")
+	}
+	slow.Ack()
+	if err := <-slowDone; err != nil {
+		t.Fatal(err)
+	}
+
+	// Who took it and is silent was tried.
+	gone, give = context.WithCancel(ctx)
+	goneDone = publish(gone, "unanswered")
+	receive(ctx, t, from)
+	give()
+	if err := <-goneDone; errors.Is(err, outbox.ErrNotTaken) || !errors.Is(err, context.Canceled) {
+		t.Fatalf("without an answer publish gave %v", err)
+	}
+}
+
 func TestLocalAwaitAckWithoutSubscriber(t *testing.T) {
 	t.Parallel()
 	l := outbox.NewLocal(outbox.LocalConfig{AwaitAck: true})
