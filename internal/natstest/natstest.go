@@ -98,9 +98,11 @@ type Proxy struct {
 	target   string
 	running  sync.WaitGroup
 
-	mu    sync.Mutex
-	cut   bool
-	conns map[net.Conn]bool
+	mu       sync.Mutex
+	cut      bool
+	conns    map[net.Conn]bool
+	expected int           // messages until it is released
+	released chan struct{} // nil: nothing is held back
 }
 
 // NewProxy returns a proxy for a server. It ends with the test.
@@ -128,6 +130,7 @@ func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut = true
+	p.release()
 	for conn := range p.conns {
 		_ = conn.Close()
 	}
@@ -162,10 +165,10 @@ func (p *Proxy) serve(client net.Conn) {
 	}
 	defer backend.Close()
 	p.running.Go(func() {
-		_, _ = io.Copy(backend, client)
+		_, _ = io.Copy(&forServer{Conn: backend, p: p}, client)
 		_ = backend.Close()
 	})
-	_, _ = io.Copy(client, backend)
+	_, _ = io.Copy(forClient{client, p}, backend)
 }
 
 func (p *Proxy) keep(conn net.Conn) bool {

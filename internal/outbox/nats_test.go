@@ -1,11 +1,17 @@
 package outbox_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/natstest"
 	"github.com/headrace/headrace/internal/outbox"
 	"github.com/headrace/headrace/internal/outbox/natsjs"
@@ -105,4 +111,57 @@ func TestTheBrokerBringsRunsToAConsumer(t *testing.T) {
 		at.reach(b.ctx, t, b.head())
 	}
 	b.checkSums("sums_v1", b.head())
+}
+
+// A message stays in the outbox while the broker's stream is full, and leaves it when there is room.
+func TestAMessageWaitsForAFullStream(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	server := natstest.Start(t)
+	broker, err := natsjs.Open(natsjs.Config{URL: server.URL, Group: "g", Refuse: true, MaxBytes: 4 << 10, Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = broker.Close() })
+	var full error
+	for n := 0; full == nil && n < 100; n++ {
+		full = broker.Publish("letters", newMessage(fmt.Sprint("filler ", n)), newMessage(strings.Repeat("x", 1<<10)+fmt.Sprint(n)))
+	}
+	if full == nil {
+		t.Fatal("the stream takes everything")
+	}
+	letter := b.send(1, func(m *eventstore.Message) { m.Payload = json.RawMessage(`"` + strings.Repeat("y", 1<<10) + `"`) })[0]
+	b.run(outbox.NewDispatcher(b.pool, b.store, broker, outbox.DispatcherConfig{
+		RetryMin: time.Millisecond, RetryMax: 10 * time.Millisecond, Attempts: 1_000_000, Logger: quiet(),
+	}).Run)
+	until(b.ctx, t, "the message was refused", func() bool {
+		return b.count(`select count(*) from outbox where attempts > 1 and last_error like '%maximum bytes%'`) == 1
+	})
+	from, err := broker.Subscribe(b.ctx, "letters") // a stream that refuses drops nothing: there is room when an operator makes it
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := nats.Connect(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(b.ctx, "letters")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Purge(b.ctx); err != nil {
+		t.Fatal(err)
+	}
+	b.delivered()
+	for msg := receive(b.ctx, t, from); ; msg = receive(b.ctx, t, from) { // one filler may have been on its way
+		msg.Ack()
+		if msg.UUID == letter.String() {
+			return
+		}
+	}
 }

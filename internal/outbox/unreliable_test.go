@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,12 +12,9 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/outbox"
-	"github.com/headrace/headrace/internal/pgtest"
-	"github.com/headrace/headrace/migrations"
 )
 
 // liar is a publisher that drops, repeats, reorders, damages and makes up messages, and answers at random.
@@ -322,44 +318,4 @@ func TestZombieWritesNothingBeforeItsSuccessorDoes(t *testing.T) {
 	if n := b.count(`select count(*) from checkpoints where name = 'sums_v1' and position = 0 and lease_owner = 'successor'`); n != 1 {
 		t.Fatal("the zombie changed the checkpoint")
 	}
-}
-
-// TestPostgresCrash loses what a projection committed last, since that does not wait for the disk, and never a part of
-// it: checkpoint and effects are lost together.
-func TestPostgresCrash(t *testing.T) {
-	t.Parallel()
-	cluster := pgtest.Cluster(t)
-	ctx := deadline(t)
-	pool, err := pgxpool.New(ctx, cluster.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	if err := migrations.Up(ctx, pool); err != nil {
-		t.Fatal(err)
-	}
-	b := open(t, ctx, pool)
-	b.add(2000, 50)
-	sub, at := sums("sums_v1")
-	halfway := make(chan struct{})
-	var once sync.Once
-	committed := sub.Committed
-	sub.Committed = func(at eventstore.Token) {
-		committed(at)
-		if at.Position >= 600 {
-			once.Do(func() { close(halfway) })
-		}
-	}
-	c := outbox.NewConsumer(b.pool, b.store, nil, sub, outbox.ConsumerConfig{Batch: 10, RetryMax: 20 * time.Millisecond, Logger: quiet()})
-	b.run(c.Run)
-	<-halfway
-	if err := cluster.Stop("immediate"); err != nil {
-		t.Fatal(err)
-	}
-	if err := cluster.Start(); err != nil {
-		t.Fatal(err)
-	}
-	at.reach(ctx, t, 2000)
-	until(ctx, t, "the projection is whole again", func() bool { return c.Status().Position == 2000 && c.Status().LastError == "" })
-	b.checkSums("sums_v1", 2000)
 }

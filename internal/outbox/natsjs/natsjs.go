@@ -7,7 +7,10 @@
 //     Nats-Msg-Id, by which the server drops repeats within Config.Dedupe.
 //   - A subscription hands out the next message when the last one was acknowledged, and a refused one again before any
 //     other. Subscriptions of one group share the messages, in order across all of them while Config.InFlight is 1. A
-//     subscription without a group sees every message, and keeps its place across reconnects by itself.
+//     subscription without a group sees every message, and keeps its place across reconnects by itself, also when the
+//     server comes back with an older copy of its store.
+//   - A group's message goes to another process when its own is cut off for longer than Config.AckWait. The answer of the
+//     first one still counts when it comes: the message is done with, for both.
 //   - A message that no Headrace wrote is handed out as it is. Nothing that arrives makes it panic.
 //   - A connection that is lost is made again for ever, and a stream that is lost is made anew.
 //
