@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -215,6 +216,66 @@ func (b *bundle) checkSums(name string, position int64) {
 	if !slices.Equal(got, want) {
 		b.t.Fatalf("%s is not what a replay gives:\n got %v\nwant %v", name, got, want)
 	}
+}
+
+// statements counts what is sent to a database, by the text.
+type statements struct {
+	mu    sync.Mutex
+	times map[string]int
+}
+
+func (s *statements) note(sql string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.times[sql]++
+}
+
+func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	s.note(data.SQL)
+	return ctx
+}
+
+func (s *statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (s *statements) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+
+func (s *statements) TraceBatchQuery(_ context.Context, _ *pgx.Conn, data pgx.TraceBatchQueryData) {
+	s.note(data.SQL)
+}
+
+func (s *statements) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+
+// most is how often that statement was sent which was sent most often of those that contain the text.
+func (s *statements) most(containing string) (most int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for sql, times := range s.times {
+		if strings.Contains(sql, containing) {
+			most = max(most, times)
+		}
+	}
+	return most
+}
+
+// traced is another process on the same database, with an account of what it sends.
+func (b *bundle) traced() (*bundle, *statements) {
+	b.t.Helper()
+	sent := &statements{times: map[string]int{}}
+	config := b.pool.Config()
+	config.ConnConfig.Tracer = sent
+	pool, err := pgxpool.NewWithConfig(b.ctx, config)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(pool.Close)
+	store, err := eventstore.Open(b.ctx, pool, b.store.Registry(), eventstore.Config{})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { _ = store.Close(context.Background()) })
+	return &bundle{t: b.t, ctx: b.ctx, pool: pool, store: store}, sent
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }

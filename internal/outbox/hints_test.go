@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/outbox"
@@ -130,6 +130,32 @@ func TestNoHintIsSentWithinAnAppend(t *testing.T) {
 	if n := e.count("commit"); n != 0 {
 		t.Fatalf("the store sent %d hints by itself", n)
 	}
+
+	// A node beside the store tells of its commits, over no connection of the store's.
+	w := newMutedWire(t, b.pool.Config().ConnConfig)
+	pool, err := pgxpool.New(b.ctx, w.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	store, err := eventstore.Open(b.ctx, pool, b.store.Registry(), eventstore.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close(context.Background()) })
+	node := outbox.NewNode(b.pool, store, outbox.NodeConfig{TTL: time.Hour, Logger: quiet()})
+	b.run(node.Run)
+	until(b.ctx, t, "it knows of the other", func() bool { return node.Status().Others == 1 })
+	through := &bundle{t: t, ctx: b.ctx, pool: b.pool, store: store}
+	through.add(50, 1)
+	until(b.ctx, t, "the commits are told", func() bool { return e.count("commit") > 0 })
+	sent := strings.ToLower(w.sent())
+	if !strings.Contains(sent, "insert into events") {
+		t.Fatal("the appends went another way")
+	}
+	if strings.Contains(sent, "notify") {
+		t.Fatal("the store's own connections carry hints")
+	}
 }
 
 func TestALostHintIsHealedByTheNextRenewal(t *testing.T) {
@@ -225,86 +251,6 @@ func TestADeadConnectionIsNoticed(t *testing.T) {
 	until(b.ctx, t, "another connection is made", func() bool { return p.node.Status().Hears })
 }
 
-// mutedWire carries bytes between clients and Postgres; mute makes the connections that there are carry nothing, not even
-// that the other side has gone, as a firewall does that forgot them.
-type mutedWire struct {
-	url string
-
-	mu    sync.Mutex
-	muted []chan struct{}
-}
-
-func newMutedWire(t *testing.T, config *pgx.ConnConfig) *mutedWire {
-	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &mutedWire{}
-	address := listener.Addr().(*net.TCPAddr)
-	w.url = "postgres://" + config.User + "@127.0.0.1:" + strings.Split(address.String(), ":")[1] + "/" + config.Database + "?sslmode=disable"
-	var conns sync.WaitGroup
-	ctx, cancel := context.WithCancel(context.Background())
-	network, server := pgconn.NetworkAddress(config.Host, config.Port)
-	conns.Go(func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			upstream, err := (&net.Dialer{}).DialContext(ctx, network, server)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			quiet := make(chan struct{})
-			w.mu.Lock()
-			w.muted = append(w.muted, quiet)
-			w.mu.Unlock()
-			context.AfterFunc(ctx, func() { _ = client.Close(); _ = upstream.Close() })
-			conns.Go(func() { carry(upstream, client, quiet) })
-			conns.Go(func() { carry(client, upstream, quiet) })
-		}
-	})
-	t.Cleanup(func() {
-		cancel()
-		_ = listener.Close()
-		conns.Wait()
-	})
-	return w
-}
-
-func carry(to, from net.Conn, muted <-chan struct{}) {
-	buffer := make([]byte, 4096)
-	for {
-		n, err := from.Read(buffer)
-		select {
-		case <-muted:
-			if err != nil {
-				return
-			}
-			continue
-		default:
-		}
-		if err != nil {
-			_ = to.Close()
-			return
-		}
-		if _, err := to.Write(buffer[:n]); err != nil {
-			return
-		}
-	}
-}
-
-func (w *mutedWire) mute() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, quiet := range w.muted {
-		close(quiet)
-	}
-	w.muted = nil
-}
-
 // Run returns also while the connection for hints hangs.
 func TestStopReturnsWhileTheConnectionHangs(t *testing.T) {
 	t.Parallel()
@@ -317,6 +263,56 @@ func TestStopReturnsWhileTheConnectionHangs(t *testing.T) {
 	if n := b.count(`select count(*) from nodes`); n != 0 {
 		t.Errorf("%d nodes are left", n)
 	}
+}
+
+// Run returns also while somebody who accepts the connection for hints says nothing.
+func TestStopReturnsWhileTheConnectionIsNotAnswered(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	d := newDoor(t, func(net.Conn) {})
+	p := b.process(outbox.NodeConfig{TTL: time.Hour, ListenURL: d.url, CheckTimeout: 2 * time.Minute})
+	until(b.ctx, t, "it knocks", func() bool { return d.knocks() > 0 })
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		p.stop()
+	}()
+	select {
+	case <-stopped:
+	case <-b.ctx.Done():
+		t.Fatal("it does not stop")
+	}
+	if n := b.count(`select count(*) from nodes`); n != 0 {
+		t.Errorf("%d nodes are left", n)
+	}
+}
+
+// A server that takes connections for hints and drops them is asked ever more seldom. The time is the database's; whatever the
+// test's own machine does meanwhile, the pauses double.
+func TestAConnectionThatIsDroppedIsMadeAnewEverMoreSeldom(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	d := newDoor(t, func(c net.Conn) { _ = c.Close() })
+	b.process(outbox.NodeConfig{TTL: time.Hour, ListenURL: d.url, Check: time.Hour})
+	until(b.ctx, t, "it is tried again", func() bool { return d.knocks() >= 2 })
+	b.exec(`select pg_sleep(2)`)
+	if n := d.knocks(); n > 14 { // the pauses of 14 last 6 minutes at least
+		t.Fatalf("%d connections in 2 s", n)
+	}
+}
+
+// What is committed within a debounce is told when it is over.
+func TestTheLastCommitWithinADebounceIsTold(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	e := b.ear()
+	cfg := outbox.NodeConfig{TTL: time.Hour, Debounce: 200 * time.Millisecond}
+	one, two := b.process(cfg), b.process(cfg)
+	acquainted(b, one, two)
+	one.b.add(1, 1)
+	until(b.ctx, t, "the first commit is told at once", func() bool { return e.count("commit 1 ") == 1 })
+	one.b.add(2, 1)
+	until(b.ctx, t, "the last is told too", func() bool { return e.count("commit 3 ") == 1 })
 }
 
 // Hints of a process wake everything that follows the log in another.

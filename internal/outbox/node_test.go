@@ -271,3 +271,23 @@ func TestARelayIsHandedOverToo(t *testing.T) {
 	told.reach(t, b, 30)
 	told.check(t, 1)
 }
+
+// As servers run: the broker loses what comes last, another process appends, and nobody waits. The head that renewals see
+// brings it; the look at the log that a consumer takes by itself would be too late for this test.
+func TestALostLastMessageIsHealedByTheNextRenewal(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	silent := outbox.NewLocal(outbox.LocalConfig{}) // nobody publishes to it
+	defer silent.Close()
+	p := b.process(outbox.NodeConfig{TTL: tick})
+	sub, at := sums("sums_v1")
+	cfg := outbox.ConsumerConfig{Node: p.node, Probe: 2100 * time.Millisecond, Logger: quiet()}
+	b.add(1, 1)
+	b.run(outbox.NewConsumer(b.pool, p.b.store, silent, sub, cfg).Run)
+	at.reach(b.ctx, t, 1) // by the look at the log that each tenure begins with
+	for _, head := range []int64{2, 3} {
+		b.add(1, 1) // the first may be found by the first probe, which asks by itself
+		at.reach(b.ctx, t, head)
+	}
+	b.checkSums("sums_v1", 3)
+}

@@ -13,11 +13,12 @@ import (
 
 // recorder is a shared broker that remembers which positions it was told of, and by whom.
 type recorder struct {
-	mu      sync.Mutex
-	told    []int64
-	by      []string
-	fail    int // this many more calls fail
-	changed chan struct{}
+	mu       sync.Mutex
+	told     []int64
+	by       []string
+	messages int
+	fail     int // this many more calls fail
+	changed  chan struct{}
 }
 
 type recorderOf struct {
@@ -34,6 +35,7 @@ func (r recorderOf) Publish(_ string, messages ...*message.Message) error {
 		r.fail--
 		return errors.New("the broker is away")
 	}
+	r.messages += len(messages)
 	for _, msg := range messages {
 		run, err := outbox.DecodeRun(msg.Payload)
 		if err != nil {
@@ -141,6 +143,11 @@ func TestTwoLeasedRelaysTellEachEventOnce(t *testing.T) {
 		stop[name] = b.run(outbox.NewRelay(b.store, recorderOf{r, name}, cfg).Run)
 	}
 	r.reach(t, b, 700)
+	r.mu.Lock()
+	if r.messages > 2 {
+		t.Errorf("700 events that were there took %d messages", r.messages)
+	}
+	r.mu.Unlock()
 	b.add(70, 7)
 	r.reach(t, b, 770)
 	r.check(t, 1)
