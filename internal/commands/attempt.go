@@ -36,6 +36,9 @@ func (h *Handler[C, E, S]) try(ctx context.Context, t task[C]) (eventstore.Recei
 // load is the state to judge on, and whether it is one that was kept and so may be old.
 func (h *Handler[C, E, S]) load(ctx context.Context, t task[C]) (at snapshot[S], kept bool, err error) {
 	epoch, _ := h.store.Epoch() // before the reading: what is read may be of a newer one, and never of an older
+	if t.call.Epoch != 0 && t.call.Epoch != epoch {
+		return at, false, &eventstore.HistoryError{Stream: t.stream, Epoch: epoch}
+	}
 	empty := snapshot[S]{state: h.decider.Initial(t.stream), epoch: epoch}
 	if t.create {
 		return empty, false, nil

@@ -95,6 +95,11 @@ type Call struct {
 	CorrelationID string // of the request or process that all this belongs to
 	CausationID   string // of the event or message that led to this command
 	Trace         eventstore.Trace
+
+	// Epoch is that of the log in which the event was found that led to this command. When the log has another one, the
+	// event may be no more: the command is then answered with an *eventstore.HistoryError, and never tried again by itself.
+	// 0: what led to it is not in the log, such as a client's wish.
+	Epoch int32
 }
 
 func (c Call) metadata() eventstore.Metadata {

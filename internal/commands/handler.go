@@ -74,7 +74,8 @@ type task[C Command] struct {
 //
 // Errors: *ForbiddenError, when call.Who may not do this; *Rejection, a refusal by a rule; *eventstore.ConflictError, when the stream is not at call.ExpectedVersion, or
 // when other processes came first on every attempt; *eventstore.ClaimTakenError; *eventstore.CommandIDReusedError;
-// *eventstore.OverloadedError; *eventstore.HistoryError, when the log got another history on every attempt; *eventstore.InvalidRequestError, when the command id or another part is over a limit of
+// *eventstore.OverloadedError; *eventstore.HistoryError, when the log got another history on every attempt, or has another one
+// than call.Epoch says; *eventstore.InvalidRequestError, when the command id or another part is over a limit of
 // the log; *eventstore.UnknownOutcomeError, after which the same call with the same command id tells the truth. With any
 // other error nothing was written.
 func (h *Handler[C, E, S]) Handle(ctx context.Context, stream string, cmd C, call Call) (eventstore.Receipt, error) {
@@ -134,7 +135,7 @@ func (h *Handler[C, E, S]) run(ctx context.Context, t task[C]) (eventstore.Recei
 		if lost == nil {
 			errors.As(err, &lost)
 		}
-		last := attempt >= h.cfg.Attempts || ctx.Err() != nil
+		last := attempt >= h.cfg.Attempts || ctx.Err() != nil || t.overtaken(err)
 		switch {
 		case lost != nil && !settled(err):
 			// A fault after a lost answer says nothing of what became of that append.
@@ -155,6 +156,12 @@ func (h *Handler[C, E, S]) mayRetry(t task[C], err error) bool {
 	var conflict *eventstore.ConflictError
 	var history *eventstore.HistoryError
 	return errors.As(err, &history) || errors.As(err, &conflict) && t.call.ExpectedVersion == nil && !t.create
+}
+
+// overtaken reports whether what led to the task belongs to a history that the log may not have any more.
+func (t task[C]) overtaken(err error) bool {
+	var history *eventstore.HistoryError
+	return t.call.Epoch != 0 && errors.As(err, &history)
 }
 
 // settled reports whether the error is an answer to the command, given by somebody who would know of an earlier append.

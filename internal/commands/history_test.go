@@ -1,9 +1,16 @@
 package commands_test
 
 import (
+	"context"
+	"errors"
 	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headrace/headrace/internal/commands"
+	"github.com/headrace/headrace/internal/eventstore"
 	"github.com/headrace/headrace/internal/pgtest"
 )
 
@@ -28,5 +35,78 @@ func TestAStateIsDroppedWithItsEvents(t *testing.T) {
 	wantCode(t, err, codeOverdrawn)
 	for _, stream := range []string{spent, earned} {
 		balance(t, store, stream)
+	}
+}
+
+// While an append waits for the log, the log becomes one of another history. What a client wants is decided anew; what was to
+// follow from an event is given up, since the event may be no more.
+func TestWhatFollowsFromAnEventEndsWithItsHistory(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	h, store := open(t, pool, commands.Config{})
+	stream := newAccount()
+	raisedMeanwhile := func(call commands.Call) error {
+		return meanwhile(t, pool, `update log set epoch = epoch + 1`, func() error {
+			_, err := h.Handle(t.Context(), stream, deposit{Amount: 1}, call)
+			return err
+		})
+	}
+	if err := raisedMeanwhile(commands.Call{}); err != nil {
+		t.Errorf("a client's command: %v", err)
+	}
+	event := eventstore.Event{ID: uuid.New(), Stream: "cart-1", Metadata: []byte(`{}`)}
+	event.Epoch, _ = store.Epoch()
+	call := commands.React("policy", event)
+	var history *eventstore.HistoryError
+	if err := raisedMeanwhile(call); !errors.As(err, &history) || history.Epoch <= event.Epoch {
+		t.Errorf("a policy's command: %v", err)
+	}
+	if _, err := h.Handle(t.Context(), stream, deposit{Amount: 1}, call); !errors.As(err, &history) {
+		t.Errorf("the same once more: %v", err)
+	}
+	if _, err := h.Create(t.Context(), newAccount(), deposit{Amount: 1}, call); !errors.As(err, &history) {
+		t.Errorf("on a new stream: %v", err)
+	}
+	event.Epoch, _ = store.Epoch()
+	mustHandle(t, h, stream, deposit{Amount: 1}, commands.React("policy", event)) // it is there in this history too
+	if got, _ := balance(t, store, stream); got != 2 {
+		t.Errorf("%d is in the account", got)
+	}
+}
+
+// meanwhile holds the log's lock, runs a statement under it when the append that do makes stands before it, and then lets it
+// pass.
+func meanwhile(t *testing.T, pool *pgxpool.Pool, sql string, do func() error) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	tx, err := pool.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	if _, err := tx.Exec(ctx, "select from log for update"); err != nil {
+		t.Fatal(err)
+	}
+	answer := make(chan error, 1)
+	go func() { answer <- do() }()
+	const sqlWaiting = `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+	for found := 0; found == 0; {
+		if err := pool.QueryRow(ctx, sqlWaiting).Scan(&found); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := tx.Exec(ctx, sql); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		t.Fatal(ctx.Err())
+		return nil
 	}
 }

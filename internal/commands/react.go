@@ -10,12 +10,13 @@ import (
 
 // React is the call of a policy's command in answer to an event. Its command id is made of the policy's name and the
 // event's id, so that the same event again has no second effect. A policy with more than one command for an event adds
-// something to the id of each.
+// something to the id of each. It is carried out only in the history in which the event was found.
 func React(policy string, e eventstore.Event) Call {
 	call := Call{
 		CommandID:   policy + ":" + e.ID.String(),
 		Who:         identity.System(identity.SystemPrefix + policy),
 		CausationID: e.ID.String(),
+		Epoch:       e.Epoch,
 	}
 	// A command must not fail for want of a note on what the event's own command belonged to.
 	if metadata, err := e.ParseMetadata(); err == nil {

@@ -24,6 +24,9 @@ type Event struct {
 	SchemaVersion int             // the shape of Data; the registry's upcasters raise older ones
 	Data          json.RawMessage // equal as JSON to what was appended, not byte for byte
 	Metadata      json.RawMessage // a Metadata object; see ParseMetadata
+
+	// Epoch is that of the log in which whoever reacts to the event has found it. 0: nobody says.
+	Epoch int32
 }
 
 // Metadata says on whose behalf and why an event was recorded.

@@ -147,13 +147,14 @@ func (t *tenure) react(ctx context.Context, event eventstore.Event) error {
 }
 
 // fencedReact calls React. Its effects are not fenced by the checkpoint, so a process that slept looks whether it still
-// owns the lease.
+// owns the lease, and the event says in which history it was found.
 func (t *tenure) fencedReact(ctx context.Context, event eventstore.Event) error {
 	if t.lease.age() > t.lease.ttl/2 {
 		if err := t.lease.renew(ctx); err != nil {
 			return err
 		}
 	}
+	event.Epoch = t.at.Epoch
 	return t.callReact(ctx, event)
 }
 
@@ -169,12 +170,14 @@ func (t *tenure) callReact(ctx context.Context, event eventstore.Event) (err err
 	return err
 }
 
-// transientReaction also knows the passing failures of commands, which reactions issue.
+// transientReaction also knows the passing failures of commands, which reactions issue. When the log has another history than
+// the event was found in, going back to the checkpoint finds out whether it is still there.
 func transientReaction(err error) bool {
 	var overloaded *eventstore.OverloadedError
+	var history *eventstore.HistoryError
 	var unknown *eventstore.UnknownOutcomeError
 	var conflict *eventstore.ConflictError
-	return transient(err) || errors.As(err, &overloaded) || errors.As(err, &unknown) || errors.As(err, &conflict)
+	return transient(err) || errors.As(err, &overloaded) || errors.As(err, &unknown) || errors.As(err, &conflict) || errors.As(err, &history)
 }
 
 func (t *tenure) panicked(p any) error {

@@ -188,20 +188,33 @@ func TestLeasedRelayHaltsWhenItsCheckpointIsOfAnotherHistory(t *testing.T) {
 	b := setup(t)
 	b.add(20, 2)
 	r := &recorder{changed: make(chan struct{}, 1)}
-	cfg := outbox.RelayConfig{Pool: b.pool, Logger: quiet()}
+	cfg := outbox.RelayConfig{Pool: b.pool, Logger: quiet(), TTL: time.Second}
 	stop := b.run(outbox.NewRelay(b.store, recorderOf{r, "a"}, cfg).Run)
 	r.reach(t, b, 20)
 	stop() // records first what it has published
 	b.exec(`update checkpoints set event_id = gen_random_uuid() where name = 'relay'`)
 	b.add(20, 2)
-	b.run(outbox.NewRelay(b.store, recorderOf{r, "a"}, cfg).Run)
+	relay := outbox.NewRelay(b.store, recorderOf{r, "a"}, cfg)
+	b.run(relay.Run)
 	until(b.ctx, t, "the relay halts", func() bool {
 		var halted bool
 		_ = b.pool.QueryRow(b.ctx, `select halted_at is not null from checkpoints where name = 'relay'`).Scan(&halted)
-		return halted
+		return halted && !relay.Status().Owner
 	})
 	r.check(t, 1)
 	if r.count() != 20 {
+		t.Fatalf("%d events were told", r.count())
+	}
+	// An operator says where it goes on, and nothing is started anew.
+	if err := outbox.Rewind(b.ctx, b.pool, "relay", 18); err != nil {
+		t.Fatal(err)
+	}
+	r.reach(t, b, 40)
+	until(b.ctx, t, "the relay says that it goes on", func() bool {
+		s := relay.Status()
+		return s.Owner && s.HaltedAt.IsZero() && s.Position == 40
+	})
+	if r.count() != 42 { // 19 and 20 once more
 		t.Fatalf("%d events were told", r.count())
 	}
 }
