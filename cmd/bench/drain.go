@@ -40,16 +40,6 @@ func (b *bench) drainSection(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lazy, stopLazy, err := startNATS(ctx, program, filepath.Join(dir, "lazy"), "2m")
-	if err != nil {
-		return err
-	}
-	defer stopLazy()
-	synced, stopSynced, err := startNATS(ctx, program, filepath.Join(dir, "synced"), "always")
-	if err != nil {
-		return err
-	}
-	defer stopSynced()
 	small, large := b.config.Events, 10*b.config.Events
 	var cases []benchCase
 	for _, size := range []int{small, large} {
@@ -58,7 +48,7 @@ func (b *bench) drainSection(ctx context.Context) error {
 			return err
 		}
 		defer closeBacklog()
-		cases = append(cases, backlog.cases(lazy, synced, toLocal(small))...)
+		cases = append(cases, backlog.cases(program, dir, toLocal(small))...)
 	}
 	for _, size := range []int{small / 10, small / 2} {
 		cases = append(cases, benchCase{
@@ -97,21 +87,20 @@ func (b *bench) backlog(ctx context.Context, size int) (*backlog, func(), error)
 	}, nil
 }
 
-// cases drain the backlog to each broker. The ratio of local's is to the small backlog, the others' to local's.
-func (l *backlog) cases(lazy, synced, small string) []benchCase {
-	nats := func(url string) func() (carrier, error) {
-		return func() (carrier, error) {
-			return natsjs.Open(natsjs.Config{URL: url, MaxBytes: 8 << 30, Logger: slog.New(slog.DiscardHandler)})
-		}
+// cases drain the backlog to each broker. The ratio of local's is to the small backlog, the others' to local's. Each run has
+// a server of its own, which holds nothing of the one before.
+func (l *backlog) cases(program, dir, small string) []benchCase {
+	nats := func(sync string) func(context.Context) (carrier, error) {
+		return func(ctx context.Context) (carrier, error) { return openNATS(ctx, program, dir, sync) }
 	}
 	local, size := toLocal(l.size), count(float64(l.size))
 	return []benchCase{
 		{
 			name: local, base: small, note: "60,000/s",
-			run: drain(l.db, l.store, func() (carrier, error) { return outbox.NewLocal(outbox.LocalConfig{}), nil }),
+			run: drain(l.db, l.store, func(context.Context) (carrier, error) { return outbox.NewLocal(outbox.LocalConfig{}), nil }),
 		},
-		{name: "to NATS, which writes to disk later, " + size, run: drain(l.db, l.store, nats(lazy)), base: local},
-		{name: "to NATS with sync_interval: always, " + size, run: drain(l.db, l.store, nats(synced)), base: local},
+		{name: "to NATS, which writes to disk later, " + size, run: drain(l.db, l.store, nats("2m")), base: local},
+		{name: "to NATS with sync_interval: always, " + size, run: drain(l.db, l.store, nats("always")), base: local},
 	}
 }
 
@@ -148,13 +137,13 @@ func build(ctx context.Context, arguments ...string) error {
 }
 
 // drain measures a relay from the beginning of the log until the broker has acknowledged and brought all of it.
-func drain(db *database, store *eventstore.Store, open func() (carrier, error)) func(context.Context) (sample, error) {
+func drain(db *database, store *eventstore.Store, open func(context.Context) (carrier, error)) func(context.Context) (sample, error) {
 	return func(ctx context.Context) (sample, error) {
 		head, err := store.Head(ctx)
 		if err != nil {
 			return sample{}, err
 		}
-		broker, err := open()
+		broker, err := open(ctx)
 		if err != nil {
 			return sample{}, err
 		}
@@ -204,6 +193,39 @@ func drain(db *database, store *eventstore.Store, open func() (carrier, error)) 
 	}
 }
 
+// ownNATS is a connection to a server that ends with it.
+type ownNATS struct {
+	*natsjs.Broker
+	stop func()
+}
+
+// Close closes the connection, stops the server and deletes what it holds.
+func (n *ownNATS) Close() error {
+	defer n.stop()
+	return n.Broker.Close()
+}
+
+func openNATS(ctx context.Context, program, within, sync string) (*ownNATS, error) {
+	dir, err := os.MkdirTemp(within, "nats")
+	if err != nil {
+		return nil, fmt.Errorf("making a folder: %w", err)
+	}
+	url, stop, err := startNATS(ctx, program, dir, sync)
+	if err != nil {
+		return nil, err
+	}
+	remove := func() {
+		stop()
+		_ = os.RemoveAll(dir)
+	}
+	broker, err := natsjs.Open(natsjs.Config{URL: url, MaxBytes: 8 << 30, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		remove()
+		return nil, err
+	}
+	return &ownNATS{broker, remove}, nil
+}
+
 // startNATS starts a server with JetStream and returns its address.
 func startNATS(ctx context.Context, program, dir, sync string) (url string, stop func(), err error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
@@ -212,9 +234,6 @@ func startNATS(ctx context.Context, program, dir, sync string) (url string, stop
 	}
 	address := listener.Addr().String()
 	_ = listener.Close()
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", nil, fmt.Errorf("making a folder: %w", err)
-	}
 	file := filepath.Join(dir, "nats.conf")
 	config := fmt.Sprintf("listen: %q\njetstream { store_dir: %q, sync_interval: %q, max_file_store: 32GB }\n", address, dir, sync)
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {

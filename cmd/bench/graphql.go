@@ -29,7 +29,7 @@ func (b *bench) graphqlSection(ctx context.Context) error {
 	for _, selection := range []string{"receipt { position }", "cart { version }"} {
 		for _, n := range []int{1, 32, 128} {
 			c := benchCase{
-				name: fmt.Sprintf("addItem selecting %s, %d connections", selection, n),
+				name: "addItem selecting " + selection + ", " + many(n, "connection"),
 				run:  b.addItem(api, n, selection), base: "P",
 			}
 			if n == 128 && selection == "receipt { position }" {

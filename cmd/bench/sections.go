@@ -48,13 +48,21 @@ func (b *bench) describe(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
+// many is a number of things, in words.
+func many(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
+}
+
 // baselineClients are the client counts among which the baseline's best rate, P, is looked for.
 var baselineClients = []int{1, 8, 32, 128}
 
 func (b *bench) baselineCases() []benchCase {
 	var cases []benchCase
 	for _, n := range baselineClients {
-		cases = append(cases, benchCase{name: fmt.Sprintf("pgbench insert, %d clients", n), run: b.pgbench(n)})
+		cases = append(cases, benchCase{name: "pgbench insert, " + many(n, "client"), run: b.pgbench(n)})
 	}
 	return cases
 }
@@ -65,10 +73,10 @@ func (b *bench) appendSection(ctx context.Context) error {
 	for _, n := range []int{1, 8, 32, 128, 512} {
 		base := "P"
 		if n == 1 {
-			base = "pgbench insert, 1 clients"
+			base = "pgbench insert, 1 client"
 		}
 		cases = append(cases, benchCase{
-			name: fmt.Sprintf("Append one event, %d callers", n), run: b.append(n, 1, false), target: targets[n], base: base,
+			name: "Append one event, " + many(n, "caller"), run: b.append(n, 1, false), target: targets[n], base: base,
 		})
 	}
 	for _, n := range []int{1, 8, 32, 128, 512} {
@@ -77,12 +85,12 @@ func (b *bench) appendSection(ctx context.Context) error {
 			target = 4
 		}
 		cases = append(cases, benchCase{
-			name: fmt.Sprintf("Append five events, %d callers", n), run: b.append(n, 5, false), target: target, base: "P",
+			name: "Append five events, " + many(n, "caller"), run: b.append(n, 5, false), target: target, base: "P",
 		})
 	}
 	for _, n := range []int{1, 32, 128} {
 		cases = append(cases, benchCase{
-			name: fmt.Sprintf("Append one event with a command id, %d callers", n), run: b.append(n, 1, true), base: "P",
+			name: "Append one event with a command id, " + many(n, "caller"), run: b.append(n, 1, true), base: "P",
 		})
 	}
 	return b.report(ctx, "Append", "events/s", cases)
@@ -92,9 +100,9 @@ func (b *bench) commandSection(ctx context.Context) error {
 	cases := b.baselineCases()
 	for _, hot := range []bool{true, false} {
 		for _, n := range []int{1, 32, 128} {
-			name := fmt.Sprintf("command, state in memory, %d callers", n)
+			name := "command, state in memory, " + many(n, "caller")
 			if !hot {
-				name = fmt.Sprintf("command, state read each time, %d callers", n)
+				name = "command, state read each time, " + many(n, "caller")
 			}
 			cases = append(cases, benchCase{name: name, run: b.command(n, hot), base: "P"})
 		}

@@ -58,6 +58,8 @@ var foreign = []struct {
 	only   []string
 }{
 	{module: "github.com/ThreeDotsLabs/watermill", only: []string{"internal/outbox", "internal/outbox/*", "cmd/*"}},
+	{module: "github.com/ThreeDotsLabs/watermill/message/router"}, // order and delivery are the outbox's own
+	{module: "github.com/ThreeDotsLabs/watermill/components"},
 	{module: "github.com/jackc/pgx", only: []string{
 		"internal/eventstore", "internal/outbox", "internal/outbox/*", "internal/queries", "internal/queries/*",
 		"internal/pgdev", "internal/pgtest", "migrations", "cmd/*",
@@ -173,6 +175,8 @@ func TestTheTableRefuses(t *testing.T) {
 		"a write model the database":            {"internal/commands/cart", "github.com/jackc/pgx/v5", true},
 		"a write model another":                 {"internal/commands/user", module + "/internal/commands/order", true},
 		"the graph a broker":                    {"graph", "github.com/ThreeDotsLabs/watermill/message", true},
+		"the outbox Watermill's middleware":     {"internal/outbox", "github.com/ThreeDotsLabs/watermill/message/router/middleware", true},
+		"the outbox a publisher":                {"internal/outbox", "github.com/ThreeDotsLabs/watermill/message", false},
 		"the graph the database":                {"graph", "github.com/jackc/pgx/v5/pgxpool", true},
 		"a view a command's package":            {"internal/queries/cartview", module + "/internal/commands/cart", false},
 		"a view another room":                   {"internal/queries/cartview", module + "/internal/outbox", true},
