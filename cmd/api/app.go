@@ -32,6 +32,7 @@ type app struct {
 	brokers  []pubSub
 	graph    *graph.Handler
 	tail     *queries.Tail
+	node     *outbox.Node
 
 	// takeBack has a message that could not be worked on delivered again later. Nil: the dispatcher waits for the answer
 	// to each message, and a refusal is enough.

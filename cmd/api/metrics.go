@@ -76,11 +76,17 @@ type collector struct {
 	app  *app
 	pool *pgxpool.Pool // the app's
 
-	mu      sync.Mutex
-	readAt  time.Time // when the database was read, or was tried to be
+	mu     sync.Mutex
+	readAt time.Time // when the database was read, or was tried to be
+	found  found
+	err    error
+}
+
+// found is what the database tells.
+type found struct {
 	lags    []queries.Lag
 	backlog outbox.Backlog
-	err     error
+	behind  map[*worker]queries.Behind // of relays within the process
 }
 
 // metric is the description of one metric.
@@ -112,14 +118,20 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	s.pool("main", c.app.pool)
 	s.pool("reads", c.app.reads)
-	lags, backlog, err := c.read()
+	now, err := c.read()
 	s.gauge(metric("database_up", "Whether the database could be read for this scrape."), boolean(err == nil))
 	if err != nil {
 		return
 	}
-	s.lags(lags)
-	s.queue("outbox", backlog.Outbox)
-	s.queue("inbox", backlog.Inbox)
+	s.lags(now.lags)
+	for w, behind := range now.behind {
+		s.gauge(metric("follower_events_behind", "Events of the log that a relay without a checkpoint has not published.", "checkpoint", "shard"),
+			float64(behind.Events), w.name, "0")
+		s.gauge(metric("follower_seconds_behind", "Age of the oldest of them.", "checkpoint", "shard"),
+			float64(behind.Milliseconds)/1000, w.name, "0")
+	}
+	s.queue("outbox", now.backlog.Outbox)
+	s.queue("inbox", now.backlog.Inbox)
 }
 
 // process tells what this process does without asking anybody.
@@ -131,27 +143,48 @@ func (c *collector) process(s samples) {
 	s.gauge(metric("append_queue_requests", "Appends that wait for a batch."), float64(stats.Queued))
 	s.gauge(metric("streams_open", "WebSockets and event streams that are open."), float64(c.app.graph.Streams()))
 	s.gauge(metric("log_subscribers", "Subscriptions that follow the log."), float64(c.app.tail.Subscribers()))
+	fleet := c.app.node.Status()
+	s.gauge(metric("other_processes", "Other processes on this database that are alive."), float64(fleet.Others))
+	s.gauge(metric("hints_arrive", "Whether other processes' hints of commits arrive; else the log is polled."), boolean(fleet.Hears))
 	s.gauge(metric("draining", "Whether the server is shutting down."), boolean(c.app.draining.Load()))
 }
 
 // read reads the database unless that was done just now. Scrapes that come meanwhile wait for it and share it.
-func (c *collector) read() ([]queries.Lag, outbox.Backlog, error) {
+func (c *collector) read() (found, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.readAt.IsZero() && time.Since(c.readAt) < metricsEvery {
-		return c.lags, c.backlog, c.err
+		return c.found, c.err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), metricsTimeout)
 	defer cancel()
-	c.lags, c.err = queries.ReadLags(ctx, c.pool)
-	if c.err == nil {
-		c.backlog, c.err = outbox.ReadBacklog(ctx, c.pool)
-	}
-	if c.err != nil {
+	if c.found, c.err = c.find(ctx); c.err != nil {
 		c.app.log.Warn("the database could not be read for metrics", "error", c.err)
 	}
 	c.readAt = time.Now()
-	return c.lags, c.backlog, c.err
+	return c.found, c.err
+}
+
+func (c *collector) find(ctx context.Context) (now found, err error) {
+	if now.lags, err = queries.ReadLags(ctx, c.pool); err != nil {
+		return now, err
+	}
+	if now.backlog, err = outbox.ReadBacklog(ctx, c.pool); err != nil {
+		return now, err
+	}
+	now.behind = map[*worker]queries.Behind{}
+	for _, w := range c.app.workers {
+		_, followers := w.followers()
+		for _, status := range followers {
+			if status.Name != "" || !status.Owner {
+				continue // it has a checkpoint, or does not know yet where it is
+			}
+			if now.behind[w], err = queries.ReadBehind(ctx, c.pool, status.Position); err != nil {
+				return now, err
+			}
+		}
+	}
+	return now, nil
 }
 
 // samples are what a scrape is answered with.

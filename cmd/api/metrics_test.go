@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"github.com/headrace/headrace/internal/outbox"
 	"github.com/headrace/headrace/internal/pgtest"
 )
 
@@ -46,6 +49,10 @@ func TestMetricsOnAnAddressOfTheirOwn(t *testing.T) {
 		`headrace_streams_open 0`,
 		`headrace_log_subscribers 0`,
 		`headrace_database_up 1`,
+		`headrace_other_processes 0`,
+		`headrace_hints_arrive `,
+		`headrace_follower_events_behind{checkpoint="relay",shard="0"} 0`,
+		`headrace_follower_seconds_behind{checkpoint="relay",shard="0"} 0`,
 		`headrace_pool_connections{pool="reads",state="max"}`,
 		`go_goroutines`,
 		`process_open_fds`,
@@ -63,6 +70,47 @@ func TestMetricsOnAnAddressOfTheirOwn(t *testing.T) {
 	}
 }
 
+// Of four events, of an hour ago, a paused checkpoint has one, and a relay whose broker takes nothing has none.
+func TestMetricsTellHowFarBehind(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, Config{})
+	broken := outbox.NewLocal(outbox.LocalConfig{})
+	if err := broken.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a := &app{
+		config: s.app.config, log: s.app.log, pool: s.app.pool, reads: s.app.reads, store: s.app.store, graph: s.app.graph, tail: s.app.tail,
+		node: s.app.node,
+	}
+	w := a.relay("relay", outbox.NewRelay(s.app.store, broken, outbox.RelayConfig{Logger: s.app.log}))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { w.start(ctx, s.app.log); close(ended) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	until(t, "the relay to be at the head", func() bool { _, states := w.followers(); return len(states) == 1 && states[0].Owner })
+
+	cart := s.open(t)
+	for range 3 {
+		s.add(t, cart, 1)
+	}
+	execute(t, `alter table events disable trigger all; update events set recorded_at = now() - interval '1 hour';
+		insert into checkpoints (name, position, paused_at, paused_by) values ('wishes', 1, now(), 'ada')`)
+	answer := httptest.NewRecorder()
+	a.metrics().ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
+	for _, want := range []string{
+		`checkpoint_position{checkpoint="wishes",kind="policy",shard="0"} 1`,
+		`checkpoint_events_behind{checkpoint="wishes",kind="policy",shard="0"} 3`,
+		`checkpoint_seconds_behind{checkpoint="wishes",kind="policy",shard="0"} 3[67]\d\d(\.\d+)?`,
+		`checkpoint_state{checkpoint="wishes",kind="policy",shard="0",state="paused"} 1`,
+		`follower_events_behind{checkpoint="relay",shard="0"} 4`,
+		`follower_seconds_behind{checkpoint="relay",shard="0"} 3[67]\d\d(\.\d+)?`,
+	} {
+		if !regexp.MustCompile(`(?m)^headrace_` + strings.ReplaceAll(want, "{", "[{]") + "$").MatchString(answer.Body.String()) {
+			t.Errorf("there is no %s in %s", want, answer.Body)
+		}
+	}
+}
+
 func TestMetricsInDevelopment(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, Config{})
@@ -71,7 +119,7 @@ func TestMetricsInDevelopment(t *testing.T) {
 	}
 	a := &app{
 		config: &Config{Database: Database{Environment: development}}, log: s.app.log,
-		pool: s.app.pool, reads: s.app.reads, store: s.app.store, graph: s.app.graph, tail: s.app.tail,
+		pool: s.app.pool, reads: s.app.reads, store: s.app.store, graph: s.app.graph, tail: s.app.tail, node: s.app.node,
 	}
 	answer := httptest.NewRecorder()
 	a.handler().ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
@@ -92,18 +140,18 @@ func TestScrapesDoNotLoadTheDatabase(t *testing.T) {
 	}
 	c := &collector{app: s.app, pool: s.app.pool}
 	has := func() bool {
-		lags, _, err := c.read()
+		now, err := c.read()
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, lag := range lags {
+		for _, lag := range now.lags {
 			if lag.Name == "wishes" {
 				return true
 			}
 		}
 		return false
 	}
-	c.readAt, c.lags = time.Now().Add(time.Hour), nil // read from now on, as the clock has it
+	c.readAt, c.found = time.Now().Add(time.Hour), found{} // read from now on, as the clock has it
 	exec(`insert into checkpoints (name) values ('wishes')`)
 	if has() {
 		t.Error("the database was read for each scrape")

@@ -132,8 +132,12 @@ func TestProjectionsCommands(t *testing.T) {
 	expect(t, "states", []any{states["cart_v1_2"], states["cart_v1_3"], states["order_v1"]}, []any{"kept", "serving", "serving"})
 	code, _, _ = projections(t, "drop", "cart_v1_3")
 	expect(t, "drop of what serves", code, exitBusy)
-	code, _, stderr := projections(t, "rollback", "cart")
+	code, out, stderr := projections(t, "rollback", "cart", "--json")
 	expect(t, "rollback "+stderr, code, exitDone)
+	done = decode(t, out)
+	expect(t, "fields", fields(done), "event events eventsPerSecond position replaced resumed seconds serves table view workers")
+	expect(t, "event, table, serves, replaced", []any{done["event"], done["table"], done["serves"], done["replaced"]},
+		[]any{"done", "cart_v1_2", true, "cart_v1_3"})
 	code, out, _ = projections(t, "drop", "cart_v1_3", "--json")
 	expect(t, "drop", code, exitDone)
 	expect(t, "fields", fields(decode(t, out)), "checkpoint state")
@@ -171,6 +175,25 @@ func TestProjectionsOfQueuedSQL(t *testing.T) {
 	expect(t, "the line's event", sample["events"], []any{
 		map[string]any{"position": 14, "stream": "cart-00000007", "version": 2, "type": "cart.item_added"},
 	})
+}
+
+// A rebuild parks as many streams as a server would, and no more.
+func TestProjectionsRebuildParksAsServersDo(t *testing.T) {
+	t.Parallel()
+	shop(t, 50)
+	execute(t, `alter table events disable trigger all;
+		update events set data = '{"quantity": "many"}' where stream in ('cart-00000007', 'cart-00000008', 'cart-00000009') and version = 2`)
+	code, _, stderr := projections(t, "rebuild", "cart", "--parked-streams-max", "2", "--workers", "1")
+	expect(t, "one too many: "+stderr, []any{code, strings.Contains(stderr, "cart.item_added")}, []any{exitPoison, true})
+	code, _, stderr = projections(t, "rebuild", "cart", "--parked-streams-max", "3")
+	expect(t, "going on: "+stderr, code, exitDone)
+	var parked int
+	if err := pgtest.Pool(t).QueryRow(t.Context(), `select count(*) from parked_streams where checkpoint = 'cart_v1_3'`).Scan(&parked); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "parked", parked, 3)
+	code, _, stderr = projections(t, "rebuild", "cart", "--parked-streams-max", "0")
+	expect(t, "none at all: "+stderr, code, exitUsage)
 }
 
 // start runs a command of this program as a process of its own.
@@ -262,8 +285,9 @@ func TestProjectionsPauseHoldsAcrossProcesses(t *testing.T) {
 	if err := one.end(syscall.SIGKILL); err == nil {
 		t.Error("it was not killed")
 	}
-	code, _, _ = projections(t, "resume", "cart_v1")
+	code, out, _ = projections(t, "resume", "cart_v1", "--json")
 	expect(t, "resume", code, exitDone)
+	expect(t, "what", decode(t, out), map[string]any{"checkpoint": "cart_v1", "state": "resumed"})
 	got := (&server{url: two.url}).add(t, cart, 1)
 	if got.Cart == nil {
 		t.Error("it does not go on")

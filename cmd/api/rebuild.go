@@ -31,10 +31,13 @@ type fillFlags struct {
 	Batch      count         `name:"batch" default:"4000" help:"Events of one transaction of a worker."`
 	MaxWALRate int64         `name:"max-wal-rate" default:"128" help:"Slow down when the cluster writes more WAL than this, in MiB per second. 0: never."`
 	MaxLiveLag time.Duration `name:"max-live-lag" default:"2s" help:"Slow down when a serving projection, policy or relay is further behind. 0: never."`
+	ParkedMax  count         `name:"parked-streams-max" env:"PARKED_STREAMS_MAX" default:"1000" help:"How many streams of the view, or of each of its shards, may be parked; one more, and it stops. As the servers have it."`
 }
 
 func (f fillFlags) config() queries.RebuildConfig {
-	config := queries.RebuildConfig{Workers: f.Workers, Batch: int(f.Batch), MaxWALRate: f.MaxWALRate << 20, MaxLiveLag: f.MaxLiveLag}
+	config := queries.RebuildConfig{
+		Workers: f.Workers, Batch: int(f.Batch), MaxWALRate: f.MaxWALRate << 20, MaxLiveLag: f.MaxLiveLag, ParkedMax: int(f.ParkedMax),
+	}
 	if f.MaxWALRate <= 0 {
 		config.MaxWALRate = -1
 	}

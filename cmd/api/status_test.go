@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/headrace/headrace/internal/pgtest"
 )
@@ -48,8 +50,8 @@ func TestStatus(t *testing.T) {
 		t.Fatalf("got %s, %+v", stdout, parsed)
 	}
 	exec(`delete from outbox`)
-	exec(`insert into checkpoints (name, shard, shards, halted_at, halt_reason, lease_until) values
-		('wishes', 0, 2, null, null, 'infinity'), ('wishes', 1, 2, now(), 'event 1 is odd', '-infinity')`)
+	exec(`insert into checkpoints (name, shard, shards, position, halted_at, halt_reason, lease_until) values
+		('wishes', 0, 2, 1, null, null, 'infinity'), ('wishes', 1, 2, 1, now(), 'event 1 is odd', '-infinity')`)
 	stdout, parsed = status(exitFailed, "wishes 1/2 is halted")
 	if len(parsed.Problems) != 1 || !strings.Contains(stdout, "event 1 is odd") {
 		t.Fatalf("got %s, %+v", stdout, parsed)
@@ -57,5 +59,22 @@ func TestStatus(t *testing.T) {
 	exec(`update checkpoints set halted_at = null, paused_at = now(), paused_by = 'ada' where name = 'wishes'`)
 	if stdout, _ = status(exitDone, ""); !strings.Contains(stdout, "paused by ada") {
 		t.Fatalf("a pause is wanted: %s", stdout)
+	}
+
+	// It lacks three events of an hour ago.
+	cart := s.open(t)
+	s.add(t, cart, 1)
+	s.add(t, cart, 1)
+	exec(`alter table events disable trigger all; update events set recorded_at = now() - interval '1 hour'`)
+	stdout, parsed = status(exitDone, "")
+	if !regexp.MustCompile(`(?m)^wishes 1/2 +policy +paused +1 +3 +1h\d+m\d\S* +0 +paused by ada$`).MatchString(stdout) {
+		t.Errorf("got %s", stdout)
+	}
+	lag := parsed.Checkpoints[len(parsed.Checkpoints)-1]
+	if lag.Name != "wishes" || lag.EventsBehind != 3 || lag.MillisecondsBehind < time.Hour.Milliseconds() || lag.MillisecondsBehind > 2*time.Hour.Milliseconds() {
+		t.Errorf("got %+v", lag)
+	}
+	if _, stdout, _ = projections(t, "status"); !regexp.MustCompile(`(?m)^wishes 1/2 +1 +3 +[34]\d{6} +0 +paused: paused by ada$`).MatchString(stdout) {
+		t.Errorf("got %s", stdout)
 	}
 }

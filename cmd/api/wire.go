@@ -139,7 +139,7 @@ func wire(ctx context.Context, config *Config, all views, pool *pgxpool.Pool, ow
 	})
 	relay := outbox.RelayConfig{Node: node, PollMax: idlePoll, Logger: log}
 	a := &app{
-		config: config, log: log, pool: pool, reads: connections, replicas: replicas, store: store, graph: outside, tail: tail,
+		config: config, log: log, pool: pool, reads: connections, replicas: replicas, store: store, graph: outside, tail: tail, node: node,
 		brokers: []pubSub{logBroker, messages},
 	}
 	if config.shared() {

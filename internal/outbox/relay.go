@@ -135,8 +135,8 @@ func (r *Relay) Run(ctx context.Context) error {
 		if err == nil {
 			begun = true
 			retry.reset()
+			r.told(at.Position, 0) // before it owns that: who looks is not to take it for at the beginning
 			r.update((*Status).own)
-			r.told(at.Position, 0)
 			at, err = r.follow(ctx, at, nil)
 		}
 		if eventstore.Diverged(err) {

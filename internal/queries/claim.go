@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,6 +26,7 @@ type fill struct {
 	serving servingTable
 	source  string // whose indexes the table is to have; empty: its own are there from the beginning
 	workers []*worker
+	parked  atomic.Int64 // how many streams wait, of all workers
 	resumed bool
 
 	renewing sync.Mutex // held while its leases are renewed, and while they end with it

@@ -100,5 +100,19 @@ func ofCheckpoint(rows []lagRow) []Lag {
 	return lags
 }
 
+// Behind is how far behind the log somebody without a checkpoint is who has taken everything up to a position.
+type Behind struct {
+	Events       int64
+	Milliseconds int64 // the age of the oldest event that is not taken, by the database's clock; 0 at the head
+}
+
+// ReadBehind reads how far behind the log a position is.
+func ReadBehind(ctx context.Context, pool *pgxpool.Pool, position int64) (b Behind, err error) {
+	if err = pool.QueryRow(ctx, sqlBehind, position).Scan(&b.Events, &b.Milliseconds); err != nil {
+		return b, fmt.Errorf("read how far position %d is behind: %w", position, err)
+	}
+	return b, nil
+}
+
 // Lags is ReadLags on this Progress's database.
 func (p *Progress) Lags(ctx context.Context) ([]Lag, error) { return ReadLags(ctx, p.pool) }

@@ -33,6 +33,9 @@ type RebuildConfig struct {
 	// stands for 128 MiB and 2 s; less than 0 for no limit.
 	MaxWALRate int64
 	MaxLiveLag time.Duration
+	// ParkedMax is how many streams a view that parks may have parked in the table, for each of its shards: one more, and the
+	// fill stops before the event. 0: 1,000.
+	ParkedMax int
 	// Switch lets the filled table serve at once. Only Rebuild looks at it.
 	Switch bool
 	// Progress, if any, is told how far the fill is, after each batch of each worker. It is called by one goroutine at a time.
@@ -44,6 +47,7 @@ func (c RebuildConfig) withDefaults() RebuildConfig {
 	c.Batch = max(1, or(c.Batch, 4000))
 	c.MaxWALRate = or(c.MaxWALRate, 128<<20)
 	c.MaxLiveLag = or(c.MaxLiveLag, 2*time.Second)
+	c.ParkedMax = or(c.ParkedMax, 1000)
 	if c.Progress == nil {
 		c.Progress = func(RebuildProgress) {}
 	}

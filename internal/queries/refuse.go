@@ -11,8 +11,8 @@ import (
 )
 
 // A fill does with events that cannot be applied what the view says of failures, under the table's own name: so a view that
-// parks or skips is rebuilt with the same bad events in the log, and after a switch the servers know what waits.
-const parkedMax = 1000 // streams; more are not a few bad events
+// parks or skips is rebuilt with the same bad events in the log, and after a switch the servers know what waits. More
+// streams than a server would park are not a few bad events.
 
 // loadParked reads which streams wait in the table, and tells each worker its own.
 func (f *fill) loadParked(ctx context.Context, tx pgx.Tx) error {
@@ -23,6 +23,7 @@ func (f *fill) loadParked(ctx context.Context, tx pgx.Tx) error {
 	for _, w := range f.workers {
 		w.parked = map[string]bool{}
 	}
+	f.parked.Store(int64(len(streams)))
 	for _, stream := range streams {
 		f.workerOf(stream).parked[stream] = true
 	}
@@ -68,7 +69,9 @@ func (f *fill) remember() (forget func()) {
 	for i, w := range f.workers {
 		before[i] = maps.Clone(w.parked)
 	}
+	parked := f.parked.Load()
 	return func() {
+		f.parked.Store(parked)
 		for i, w := range f.workers {
 			w.parked = before[i]
 		}
@@ -100,21 +103,27 @@ func (f *fill) flowing(events []eventstore.Event) []eventstore.Event {
 // refuse does with an event that cannot be applied what the view says, and moves on.
 func (r *rebuild) refuse(ctx context.Context, f *fill, w *worker, s share, reason error) error {
 	e := s.events[0]
-	if err := r.record(ctx, f, w, s.to, func(tx pgx.Tx) error { return f.passOver(ctx, tx, w, e, reason) }); err != nil {
+	if err := r.record(ctx, f, w, s.to, func(tx pgx.Tx) error { return r.passOver(ctx, tx, f, e, reason) }); err != nil {
 		return err
 	}
+	f.passedOver(w, e)
+	return nil
+}
+
+// passedOver has later events of the stream wait, when the view parks.
+func (f *fill) passedOver(w *worker, e eventstore.Event) {
 	if f.p.OnFailure == Park {
 		w.parked[e.Stream] = true
+		f.parked.Add(1)
 	}
-	return nil
 }
 
 // passOver records of an event that cannot be applied what the view wants done with it. It is a *PoisonError when that is to
 // stop.
-func (f *fill) passOver(ctx context.Context, tx pgx.Tx, w *worker, e eventstore.Event, reason error) error {
+func (r *rebuild) passOver(ctx context.Context, tx pgx.Tx, f *fill, e eventstore.Event, reason error) error {
 	name, text := f.p.Checkpoint(), eventstore.Reason(reason.Error())
 	switch {
-	case f.p.OnFailure == Park && len(w.parked) < parkedMax:
+	case f.p.OnFailure == Park && f.parked.Load() < int64(r.cfg.ParkedMax*max(1, f.p.Shards)):
 		_, err := tx.Exec(ctx, sqlParkStream, name, eventstore.Shard(e.Stream, f.p.Shards), e.Stream, e.Position, e.ID, e.Type, f.p.Types, text)
 		if err != nil {
 			return fmt.Errorf("park %s in %s: %w", e.Stream, name, err)
@@ -149,13 +158,10 @@ func (r *rebuild) applyWithin(ctx context.Context, tx pgx.Tx, f *fill, events []
 		return r.applyWithin(ctx, tx, f, events[half:])
 	}
 	e := events[0]
-	w := f.workerOf(e.Stream)
-	if err := f.passOver(ctx, tx, w, e, err); err != nil {
+	if err := r.passOver(ctx, tx, f, e, err); err != nil {
 		return err
 	}
-	if f.p.OnFailure == Park {
-		w.parked[e.Stream] = true
-	}
+	f.passedOver(f.workerOf(e.Stream), e)
 	return nil
 }
 

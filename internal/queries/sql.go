@@ -363,6 +363,12 @@ cross join lateral (select case
 where not exists (select from checkpoints f where f.name = c.name || '.fill')
 order by named.name, c.shard`
 
+// sqlBehind is how many events come after position $1, and how old the first of them is.
+const sqlBehind = `
+select greatest((select coalesce(max(position), 0) from events) - $1, 0),
+       coalesce((select (extract(epoch from greatest(clock_timestamp() - e.recorded_at, interval '0')) * 1000)::bigint
+                 from events e where e.position = $1 + 1), 0)`
+
 // The statements of a comparison. In those with verbs, tables, keys and columns are put in, and values are parameters.
 const (
 	sqlPositions = `select position, parked from checkpoints where name = $1 order by shard`

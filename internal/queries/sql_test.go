@@ -36,7 +36,7 @@ func TestStatementsPrepare(t *testing.T) {
 		"begin snapshot": sqlBeginSnapshot, "end snapshot": sqlEndSnapshot, "plan freely": sqlPlanFreely,
 		"async commit": sqlAsyncCommit, "lock timeout": sqlLockTimeout, "load": sqlLoad, "grants": sqlGrants,
 		"parked": sqlParked, "parked changes": sqlParkedChanges,
-		"checkpoint of": sqlCheckpointOf, "pause": sqlPause, "resume": sqlResume, "list tables": sqlListTables,
+		"checkpoint of": sqlCheckpointOf, "behind": sqlBehind, "pause": sqlPause, "resume": sqlResume, "list tables": sqlListTables,
 		"mark filling": sqlMarkFilling, "lock checkpoints": sqlLockCheckpoints, "claim worker": sqlClaimWorker,
 		"move worker": sqlMoveWorker, "renew fill": sqlRenewFill, "free fill": sqlFreeFill, "end fill": sqlEndFill,
 		"take out": sqlTakeOut, "put in": sqlPutIn, "divide parked": sqlDivideParked, "retire": sqlRetire,
