@@ -45,6 +45,8 @@ type program struct {
 	url string
 	log *bytes.Buffer
 	eof chan struct{} // closed when the log has ended
+
+	metrics string // where they are, with METRICS_ADDR
 }
 
 // startProgram starts `api serve` on a free port and returns when it is ready.
@@ -64,8 +66,12 @@ func startProgram(t *testing.T, database string, environment ...string) *program
 	t.Cleanup(func() { _ = p.end(syscall.SIGKILL) })
 	lines := bufio.NewScanner(io.TeeReader(stderr, p.log))
 	for lines.Scan() {
-		var line struct{ Msg, GraphQL string }
-		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "serving" {
+		var line struct{ Msg, GraphQL, URL string }
+		_ = json.Unmarshal(lines.Bytes(), &line) // another's line is none of these
+		if line.Msg == "serving metrics" {
+			p.metrics = line.URL
+		}
+		if line.Msg == "serving" {
 			p.url = strings.TrimSuffix(line.GraphQL, "/graphql")
 			break
 		}
