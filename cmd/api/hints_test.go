@@ -11,6 +11,7 @@ import (
 // Behind a pooler in transaction mode nobody hears others but by DATABASE_DIRECT_URL, over a connection for each process.
 func TestHintsGoAroundAPoolerByTheDirectURL(t *testing.T) {
 	t.Parallel()
+	pool := pgtest.Pool(t)
 	pooler := pgtest.StartPooler(t, pgtest.URL(t), 4)
 	direct := pgtest.URL(t) + "&application_name=direct"
 	var programs []*program
@@ -19,7 +20,7 @@ func TestHintsGoAroundAPoolerByTheDirectURL(t *testing.T) {
 	}
 	until(t, "each process to listen", func() bool {
 		var listening int
-		err := pgtest.Pool(t).QueryRow(t.Context(), `select count(*) from pg_stat_activity
+		err := pool.QueryRow(t.Context(), `select count(*) from pg_stat_activity
 			where datname = current_database() and application_name = 'direct' and query = 'listen headrace'`).Scan(&listening)
 		if err != nil {
 			t.Fatal(err)

@@ -64,10 +64,13 @@ func newShown(out output, to *os.File, asJSON bool) *shown {
 // progress takes what a worker tells.
 func (s *shown) progress(p queries.RebuildProgress) {
 	now := time.Now()
+	next := s.last.Phase != "" && p.Phase != s.last.Phase
 	changed := p.Phase != s.last.Phase || p.Throttled != s.last.Throttled
 	s.workers[p.Worker] = p
 	s.last = s.sum(p, now)
 	switch {
+	case s.bar != nil && next && s.bar.IsFinished(): // which has the log taken, and what is done now takes its time
+		fmt.Fprintln(s.err, s.last.text())
 	case s.bar != nil:
 		s.draw()
 	case changed || now.Sub(s.told) >= s.every:
