@@ -163,7 +163,9 @@ delete from checkpoints where name in ($1, $1 || '.fill')`
 
 	// A projection is replayed from the log, so that it may lose its last moments in a crash.
 	sqlAsyncCommit = `set local synchronous_commit = off`
-	sqlLockTimeout = `set local lock_timeout = '2s'`
+	// sqlLockTimeout bounds how long a transaction that readers and servers wait for waits itself, and for how long it holds them
+	// up when its process froze or lost its network in the middle of it.
+	sqlLockTimeout = `select set_config('lock_timeout', '2s', true), set_config('idle_in_transaction_session_timeout', '30s', true)`
 )
 
 // The checkpoints of a table that is being filled; see fillSuffix.
