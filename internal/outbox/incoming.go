@@ -131,7 +131,7 @@ func (c InboxConfig) arrive(topic string, msg *message.Message) arrival {
 			fail("%v", err)
 		case is:
 			a.id = event.Source + "#" + event.ID
-		case msg.Metadata.Get(MetaPlace) != "" || msg.UUID == "":
+		case msg.UUID == "" || msg.UUID == msg.Metadata.Get(MetaPlace): // a header of that name with another value is theirs
 			fail("the message has no id: it is no CloudEvent, and none came with it")
 		default:
 			a.id = msg.UUID
