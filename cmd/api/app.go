@@ -55,6 +55,7 @@ type worker struct {
 	name  string
 	run   func(context.Context) error
 	aside bool // no request needs it: what is wrong with it is told, and the server is ready
+	first bool // stops when requests begin to be drained, and finishes meanwhile what it has in hand; no request needs it
 
 	mu       sync.Mutex
 	running  bool
@@ -176,12 +177,14 @@ func (w *worker) set(running bool) {
 	w.running = running
 }
 
-// run serves on the listener until the context ends, and then drains: it stops accepting, lets requests finish, stops
-// what runs beside them, which gives the leases back, and flushes the appender. It gives up the log, the reads' pool
+// run serves on the listener until the context ends, and then drains: it stops accepting, lets requests and messages in
+// hand finish, stops what runs beside them, which gives the leases back, and flushes the appender. It gives up the log, the reads' pool
 // and the listener in any case; the pool is the caller's. The error has exitCutOff when the deadline of the drain passed.
 func (a *app) run(ctx context.Context, listener net.Listener) error {
 	beside, stopBeside := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBeside()
+	first, stopFirst := context.WithCancel(beside)
+	defer stopFirst()
 	var workers, receivers sync.WaitGroup
 	err := a.startReceivers(beside, &receivers)
 	for _, prepare := range a.prepare {
@@ -192,7 +195,11 @@ func (a *app) run(ctx context.Context, listener net.Listener) error {
 		return errors.Join(err, listener.Close(), a.store.Close(ctx))
 	}
 	for _, w := range a.workers {
-		workers.Go(func() { w.start(beside, a.log) })
+		until := beside
+		if w.first {
+			until = first
+		}
+		workers.Go(func() { w.start(until, a.log) })
 	}
 	workers.Go(func() { a.renewReads(beside) })
 	for _, made := range a.provided {
@@ -215,6 +222,7 @@ func (a *app) run(ctx context.Context, listener net.Listener) error {
 	a.draining.Store(true)
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.config.DrainTimeout)
 	defer cancel()
+	stopFirst()
 	cutOff := a.stopServing(deadline, server)
 	stopBeside()
 	workers.Wait()

@@ -212,6 +212,27 @@ func TestAFailingReceiverGivesItsMessageBackToTheOutbox(t *testing.T) {
 	})
 }
 
+// Beside processes of a newer release, which have receivers that this one has not.
+func TestMessagesOfAnotherReleaseAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, Config{})
+	count := func(sql string) (n int) {
+		t.Helper()
+		if err := s.app.pool.QueryRow(t.Context(), sql).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if _, err := s.app.pool.Exec(t.Context(), `insert into outbox (id, available_at, created_at, topic, payload)
+		values (gen_random_uuid(), now(), now(), 'newer.release', '{}'), (gen_random_uuid(), now(), now(), 'user.welcome', '{}')`); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the other message to be delivered", func() bool { return count(`select count(*) from outbox`) == 1 })
+	if count(`select count(*) from outbox where topic = 'newer.release' and attempts = 0`) != 1 {
+		t.Fatal("a message was tried that only newer processes know")
+	}
+}
+
 func TestBrokersAreValidated(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -52,11 +52,13 @@ func (a *app) takeIn(routes []outbox.InboxRoute) error {
 		subscriber = broker
 		a.brokers = append(a.brokers, broker)
 	}
-	inbox, err := outbox.NewInbox(a.pool, subscriber, a.config.Topics, outbox.InboxConfig{PollMax: switchPoll, Keep: a.config.Keep, Logger: a.log}, routes...)
+	inbox, err := outbox.NewInbox(a.pool, subscriber, a.config.Topics, outbox.InboxConfig{
+		PollMax: switchPoll, Keep: a.config.Keep, Grace: a.config.DrainTimeout, Logger: a.log,
+	}, routes...)
 	if err != nil {
 		return err
 	}
-	a.work("inbox", inbox.Run)
+	a.work("inbox", inbox.Run).first = true
 	return nil
 }
 

@@ -28,6 +28,25 @@ func (a *app) receive(broker message.Subscriber, topic string, handle func(conte
 	a.receivers = append(a.receivers, receiver{broker: broker, topic: topic, handle: handle})
 }
 
+// dispatch has the messages of the outbox published. It comes after all receivers are known.
+func (a *app) dispatch(messages message.Publisher) {
+	config := outbox.DispatcherConfig{
+		Workers: deliveriesAtOnce, Shared: a.config.shared(), Grace: a.config.DrainTimeout, PollMax: idlePoll, Logger: a.log,
+	}
+	if !config.Shared {
+		// Those of other topics are for processes of another release, which know them. None is not all.
+		config.Topics = []string{}
+		for _, r := range a.receivers {
+			config.Topics = append(config.Topics, r.topic)
+		}
+	}
+	dispatcher := outbox.NewDispatcher(a.pool, a.store, messages, config)
+	if config.Shared {
+		a.takeBack = dispatcher.Return
+	}
+	a.work("dispatcher", dispatcher.Run).first = true
+}
+
 // startReceivers subscribes all before the first message is dispatched. A broker that other processes share keeps the messages
 // while it is away, or while nobody receives, so nothing waits for it here.
 func (a *app) startReceivers(ctx context.Context, all *sync.WaitGroup) error {

@@ -134,9 +134,6 @@ func wire(ctx context.Context, config *Config, all views, pool *pgxpool.Pool, ow
 		return nil, err
 	}
 	node := outbox.NewNode(pool, store, outbox.NodeConfig{ID: owner, TTL: config.LeaseTTL, ListenURL: config.DirectURL, Logger: log})
-	dispatcher := outbox.NewDispatcher(pool, store, messages, outbox.DispatcherConfig{
-		Workers: deliveriesAtOnce, PollMax: idlePoll, Logger: log,
-	})
 	relay := outbox.RelayConfig{Node: node, PollMax: idlePoll, Logger: log}
 	a := &app{
 		config: config, log: log, pool: pool, reads: connections, replicas: replicas, store: store, graph: outside, tail: tail, node: node,
@@ -144,7 +141,6 @@ func wire(ctx context.Context, config *Config, all views, pool *pgxpool.Pool, ow
 	}
 	if config.shared() {
 		relay.Pool, relay.Name = pool, "relay_"+config.Broker
-		a.takeBack = dispatcher.Return
 	}
 	a.work("node", node.Run)
 	a.relay("relay", outbox.NewRelay(store, logBroker, relay))
@@ -188,7 +184,7 @@ func wire(ctx context.Context, config *Config, all views, pool *pgxpool.Pool, ow
 	if err := a.takeIn(routes); err != nil {
 		return nil, err
 	}
-	a.work("dispatcher", dispatcher.Run)
+	a.dispatch(messages)
 	return a, nil
 }
 

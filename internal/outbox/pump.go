@@ -13,6 +13,7 @@ type pump[T any] struct {
 	what             string // for the log, such as "outbox messages"
 	workers          int
 	pollMin, pollMax time.Duration
+	grace            time.Duration // for what is in hand when the pump is to stop
 	log              *slog.Logger
 
 	// next is a channel that is closed when this process may have made something due.
@@ -20,15 +21,19 @@ type pump[T any] struct {
 	// due tells in how many seconds the next one is. It fails when there is none.
 	due    func(ctx context.Context) (seconds float64, err error)
 	claim  func(ctx context.Context, limit int) ([]T, error)
-	work   func(ctx context.Context, item T) T
+	work   func(ctx context.Context, item T) T // the context ends when the item is cut off
 	settle func(ctx context.Context, done []T) error
 }
 
 // noOutcome is why a message is dead that is due again after its last attempt: whoever made it did not live to tell.
 const noOutcome = "no outcome of the last attempt was recorded, as when a message ends its process"
 
-// run works until ctx ends, waits for what is in hand, and writes down how that ended.
+// run works until ctx ends, waits for what is in hand, cuts off what takes longer than the grace, and writes down how all
+// that ended.
 func (p *pump[T]) run(ctx context.Context) {
+	working, cutOff := context.WithCancel(context.WithoutCancel(ctx))
+	defer cutOff()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(p.grace, cutOff) })()
 	finished := make(chan T, p.workers)
 	free := make(chan struct{}, p.workers)
 	var workers, recorder sync.WaitGroup
@@ -41,13 +46,16 @@ func (p *pump[T]) run(ctx context.Context) {
 	}
 	for ctx.Err() == nil {
 		slots := takeAll(ctx, free)
-		next := p.next() // asked before the claim, so that nothing becomes due in between
-		items, err := p.claim(ctx, slots)
+		if slots == 0 {
+			break
+		}
+		next := p.next()                      // asked before the claim, so that nothing becomes due in between
+		items, err := p.claim(working, slots) // a claim that is broken off may have been made
 		for range slots - len(items) {
 			free <- struct{}{}
 		}
 		for _, item := range items {
-			workers.Go(func() { finished <- p.work(ctx, item) })
+			workers.Go(func() { finished <- p.work(working, item) })
 		}
 		switch {
 		case err != nil:

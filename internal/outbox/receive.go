@@ -56,6 +56,9 @@ type InboxConfig struct {
 	// PollMin and PollMax bound the time between two looks at the table while nothing is due. What arrives in this
 	// process is looked at once in PollMin. Defaults 25 ms and 1 s.
 	PollMin, PollMax time.Duration
+	// Grace is how long the messages in hand may go on when Run is to end. Then they are cut off, which counts as no
+	// attempt. Default HandleTimeout, which is as long as one takes.
+	Grace time.Duration
 	// MaxPayloadBytes, MaxHeaders and MaxHeaderBytes bound what a message may hold. One that holds more is a dead letter
 	// of which so much is kept. Defaults 1 MiB, 64 and 16 KiB.
 	MaxPayloadBytes, MaxHeaders, MaxHeaderBytes int
@@ -73,6 +76,7 @@ func (c InboxConfig) withDefaults() InboxConfig {
 	c.RetryMax = orDefault(c.RetryMax, 10*time.Minute)
 	c.PollMin = orDefault(c.PollMin, 25*time.Millisecond)
 	c.PollMax = orDefault(c.PollMax, time.Second)
+	c.Grace = orDefault(c.Grace, c.HandleTimeout)
 	c.MaxPayloadBytes = orDefault(c.MaxPayloadBytes, 1<<20)
 	c.MaxHeaders = orDefault(c.MaxHeaders, 64)
 	c.MaxHeaderBytes = orDefault(c.MaxHeaderBytes, 16<<10)
@@ -127,7 +131,8 @@ func NewInbox(
 	return in, nil
 }
 
-// Run takes messages in and works on them until ctx ends, waits for the handlers that it called, and returns nil.
+// Run takes messages in and works on them until ctx ends, waits for the handlers that it called, for Grace at most, and
+// returns nil.
 func (in *Inbox) Run(ctx context.Context) error {
 	var taking sync.WaitGroup
 	defer taking.Wait()
@@ -140,7 +145,8 @@ func (in *Inbox) Run(ctx context.Context) error {
 		taking.Go(func() { in.forget(ctx) })
 	}
 	p := pump[incoming]{
-		what: "inbox messages", workers: in.cfg.Workers, pollMin: in.cfg.PollMin, pollMax: in.cfg.PollMax, log: in.cfg.Logger,
+		what: "inbox messages", workers: in.cfg.Workers, pollMin: in.cfg.PollMin, pollMax: in.cfg.PollMax,
+		grace: in.cfg.Grace, log: in.cfg.Logger,
 		next: in.arrived,
 		due: func(ctx context.Context) (due float64, err error) {
 			err = in.pool.QueryRow(ctx, sqlInboxDue, in.topics).Scan(&due)
@@ -149,6 +155,8 @@ func (in *Inbox) Run(ctx context.Context) error {
 		claim: in.claim,
 		work: func(ctx context.Context, m incoming) incoming {
 			m.err = in.handle(ctx, m)
+			_, final := errors.AsType[*DeadError](m.err)
+			m.untried = m.err != nil && !final && ctx.Err() != nil
 			return m
 		},
 		settle: in.settle,
@@ -247,8 +255,9 @@ func put(ctx context.Context, pool *pgxpool.Pool, a arrival) (known bool, err er
 // incoming is a message in the hands of this process.
 type incoming struct {
 	Incoming
-	dead bool  // its attempts were used up, so that it is in nobody's hands
-	err  error // of the handler
+	dead    bool  // its attempts were used up, so that it is in nobody's hands
+	err     error // of the handler
+	untried bool  // it was cut off
 }
 
 func (in *Inbox) claim(ctx context.Context, limit int) ([]incoming, error) {
@@ -292,21 +301,25 @@ func (in *Inbox) settle(ctx context.Context, batch []incoming) error {
 	var attempts []int
 	var waits []float64
 	var reasons []string
-	var final []bool
+	var dead, untried []bool
 	for _, m := range batch {
 		if m.err == nil {
 			handled.topics, handled.ids = append(handled.topics, m.Topic), append(handled.ids, m.ID)
 			continue
 		}
-		_, dead := errors.AsType[*DeadError](m.err)
+		_, final := errors.AsType[*DeadError](m.err)
+		wait := backOff(m.Attempt, in.cfg.RetryMin, in.cfg.RetryMax)
+		if m.untried {
+			wait = 0
+		}
 		failed.topics, failed.ids = append(failed.topics, m.Topic), append(failed.ids, m.ID)
-		attempts, final = append(attempts, m.Attempt), append(final, dead)
-		waits = append(waits, backOff(m.Attempt, in.cfg.RetryMin, in.cfg.RetryMax).Seconds())
-		reasons = append(reasons, eventstore.Reason(m.err.Error()))
+		attempts, waits = append(attempts, m.Attempt), append(waits, wait.Seconds())
+		reasons, untried = append(reasons, eventstore.Reason(m.err.Error())), append(untried, m.untried)
+		dead = append(dead, !m.untried && (final || m.Attempt >= in.cfg.Attempts))
 	}
 	var b pgx.Batch
 	b.Queue(sqlInboxHandled, handled.topics, handled.ids)
-	b.Queue(sqlInboxFailed, failed.topics, failed.ids, attempts, waits, reasons, final, in.cfg.Attempts).Query(func(rows pgx.Rows) error {
+	b.Queue(sqlInboxFailed, failed.topics, failed.ids, attempts, waits, reasons, dead, untried).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var topic, id, reason string
 			if err := rows.Scan(&topic, &id, &reason); err != nil {

@@ -20,7 +20,7 @@ import (
 var ErrForeign = errors.New("the message is not from an outbox")
 
 // Return takes a message back that a receiver could not work on, so that it is not the broker that repeats it: the
-// message is due again after the pause of its attempt, and after the last attempt it is a dead letter. The receiver
+// message is due again after a pause that grows each time, and the last time it is a dead letter. The receiver
 // acknowledges it to the broker when Return was successful, and refuses it otherwise: at least once.
 //
 // It fails with ErrForeign for a message that it cannot keep, because its id or its payload is none of an outbox.
@@ -35,15 +35,16 @@ func (d *Dispatcher) Return(ctx context.Context, topic string, msg *message.Mess
 		return fmt.Errorf("%w: its payload is no JSON", ErrForeign)
 	}
 	headers := maps.Clone(map[string]string(msg.Metadata))
-	for _, own := range []string{MetaKey, MetaAttempt, MetaCreatedAt} {
+	for _, own := range []string{MetaKey, MetaAttempt, MetaCreatedAt, MetaClaim} {
 		delete(headers, own)
 	}
 	times, _ := strconv.Atoi(headers[MetaReturned]) // absent: never
-	headers[MetaReturned] = strconv.Itoa(times + 1)
+	times++
+	headers[MetaReturned] = strconv.Itoa(times)
 
 	var dead bool
 	err = d.pool.QueryRow(ctx, sqlReturn, id, topic, msg.Metadata.Get(MetaKey), []byte(msg.Payload), headers, created, attempt,
-		d.backOff(attempt).Seconds(), eventstore.Reason(reason.Error()), d.cfg.Attempts).Scan(&dead)
+		d.backOff(times).Seconds(), eventstore.Reason(reason.Error()), times >= d.cfg.Attempts).Scan(&dead)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}

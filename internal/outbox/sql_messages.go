@@ -3,24 +3,26 @@ package outbox
 // The statements on the outbox table.
 const (
 	// sqlClaim claims messages that are due and hides them from others for a while: limit, seconds, the limit of attempts,
-	// why a message is dead whose attempts are used up. An attempt counts before it is made, and one whose outcome nobody
-	// wrote down has failed, so that a message that ends its process does not come back for ever: it is buried here.
+	// why a message is dead whose attempts are used up, and the topics, or null for all. An attempt counts before it is
+	// made, and one whose outcome nobody wrote down has failed, so that a message that ends its process does not come back
+	// for ever: it is buried here.
 	sqlClaim = `
 update outbox o set attempts = o.attempts + case when o.attempts < $3::int then 1 else 0 end,
 	available_at = clock_timestamp() + make_interval(secs => $2),
 	dead_at = case when o.attempts >= $3 then clock_timestamp() end,
 	last_error = case when o.attempts >= $3 then concat($4::text, '; before that: ' || o.last_error) else o.last_error end
 from (
-	select id from outbox where dead_at is null and available_at <= clock_timestamp()
+	select id from outbox
+	where dead_at is null and available_at <= clock_timestamp() and ($5::text[] is null or topic = any($5))
 	order by available_at limit $1 for update skip locked
 ) due
 where o.id = due.id
 returning o.id, o.topic, o.key, o.payload::text, o.headers, o.attempts, o.created_at, o.available_at, o.dead_at is not null`
 
-	// sqlNextDue tells in how many seconds the next message is due.
+	// sqlNextDue tells in how many seconds the next message is due: the topics, or null for all.
 	sqlNextDue = `
 select extract(epoch from available_at - clock_timestamp())::float8 from outbox
-where dead_at is null order by available_at limit 1`
+where dead_at is null and ($1::text[] is null or topic = any($1)) order by available_at limit 1`
 
 	// sqlDelivered deletes messages that are as they were claimed: one that was claimed again belongs to that claim, and
 	// one that a receiver has sent back is to come again.
@@ -29,27 +31,31 @@ delete from outbox o using unnest($1::uuid[], $2::timestamptz[]) as f(id, claime
 where o.id = f.id and o.available_at = f.claimed`
 
 	// sqlReturn takes a message back that was delivered, or buries it: id, topic, key, payload, headers, when it was
-	// created, the attempt that failed, the seconds to wait, the error; then the limit of attempts. If the attempt that
-	// failed is not the newest, nothing is done.
+	// created, the attempt that failed, the seconds to wait, the error, whether it is dead. While a newer attempt has failed
+	// or is in hand nothing is done: the message comes again by that.
 	sqlReturn = `
 insert into outbox as o (id, topic, key, payload, headers, created_at, attempts, available_at, last_error, dead_at)
 values ($1, $2, $3, $4, $5, $6, $7, clock_timestamp() + make_interval(secs => $8), $9,
-	case when $7::int >= $10::int then clock_timestamp() end)
-on conflict (id) do update set headers = excluded.headers, available_at = excluded.available_at,
-	last_error = excluded.last_error, dead_at = excluded.dead_at
-where o.attempts = excluded.attempts and o.dead_at is null
+	case when $10::boolean then clock_timestamp() end)
+on conflict (id) do update set headers = excluded.headers, attempts = excluded.attempts,
+	available_at = excluded.available_at, last_error = excluded.last_error, dead_at = excluded.dead_at
+where o.attempts <= excluded.attempts and o.dead_at is null
 returning o.dead_at is not null`
 
-	// sqlFailed returns messages for another attempt, or buries them when the attempts are used up: by message its id,
-	// the attempt that failed, the seconds to wait and the error; then the limit. A message that was claimed again in
-	// the meantime is left to its new claim.
+	// sqlFailed returns messages for another attempt, or buries them: by message its id, its claim, the seconds to wait, the
+	// error, whether it is dead, and whether this was no attempt. A message that was claimed again in the meantime, or that
+	// a receiver has sent back, is left alone. It names those that are dead.
 	sqlFailed = `
-update outbox o set last_error = f.error,
-	available_at = clock_timestamp() + make_interval(secs => f.wait),
-	dead_at = case when o.attempts >= $5 then clock_timestamp() end
-from unnest($1::uuid[], $2::int[], $3::float8[], $4::text[]) as f(id, attempt, wait, error)
-where o.id = f.id and o.attempts = f.attempt and o.dead_at is null
-returning o.id, o.dead_at is not null`
+with failed as (
+	update outbox o set last_error = f.error, attempts = o.attempts - case when f.untried then 1 else 0 end,
+		available_at = clock_timestamp() + make_interval(secs => f.wait),
+		dead_at = case when f.dead then clock_timestamp() end
+	from unnest($1::uuid[], $2::timestamptz[], $3::float8[], $4::text[], $5::bool[], $6::bool[])
+		as f(id, claimed, wait, error, dead, untried)
+	where o.id = f.id and o.available_at = f.claimed and o.dead_at is null
+	returning o.id, o.dead_at
+)
+select id from failed where dead_at is not null`
 
 	// sqlBacklog tells of the outbox and of the inbox how many messages are due and how many are dead, each counted up to
 	// $1, and for how many seconds the first of them has been due.
@@ -70,7 +76,7 @@ select id, topic, key, payload::text, headers, attempts, created_at, dead_at, co
 where dead_at is not null order by dead_at, id limit $1`
 
 	sqlRetryDead = `
-update outbox set dead_at = null, attempts = 0, available_at = clock_timestamp()
+update outbox set dead_at = null, attempts = 0, headers = headers - 'returned', available_at = clock_timestamp()
 where dead_at is not null and id = any($1)`
 
 	sqlDiscardDead = `delete from outbox where dead_at is not null and id = any($1)`
@@ -117,13 +123,15 @@ from unnest($1::text[], $2::text[]) as f(topic, id)
 where i.topic = f.topic and i.id = f.id and i.handled_at is null`
 
 	// sqlInboxFailed returns messages for another attempt, or buries them: by message its topic, id, the attempt that failed,
-	// the seconds to wait, the error and whether it is of no use to try again; then the limit of attempts. A message that was
-	// claimed again in the meantime is left to its new claim. It names those that are dead.
+	// the seconds to wait, the error, whether it is dead, and whether this was no attempt. A message that was claimed again
+	// in the meantime is left to its new claim. It names those that are dead.
 	sqlInboxFailed = `
 with failed as (
-	update inbox i set last_error = f.error, available_at = clock_timestamp() + make_interval(secs => f.wait),
-		dead_at = case when f.final or i.attempts >= $7 then clock_timestamp() end
-	from unnest($1::text[], $2::text[], $3::int[], $4::float8[], $5::text[], $6::bool[]) as f(topic, id, attempt, wait, error, final)
+	update inbox i set last_error = f.error, attempts = i.attempts - case when f.untried then 1 else 0 end,
+		available_at = clock_timestamp() + make_interval(secs => f.wait),
+		dead_at = case when f.dead then clock_timestamp() end
+	from unnest($1::text[], $2::text[], $3::int[], $4::float8[], $5::text[], $6::bool[], $7::bool[])
+		as f(topic, id, attempt, wait, error, dead, untried)
 	where i.topic = f.topic and i.id = f.id and i.attempts = f.attempt and i.dead_at is null and i.handled_at is null
 	returning i.topic, i.id, i.last_error, i.dead_at
 )

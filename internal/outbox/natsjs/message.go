@@ -47,10 +47,11 @@ func encode(topic string, msg *message.Message) (*nats.Msg, error) {
 	return out, nil
 }
 
-// dedupeID is what the server knows a message by. One that a receiver has sent back is meant to come again.
+// dedupeID is what the server knows a message by. One of the outbox that is published under another claim is meant to be
+// stored again: perhaps a receiver has failed with it in the meantime.
 func dedupeID(msg *message.Message) string {
-	if returned := msg.Metadata.Get(outbox.MetaReturned); returned != "" {
-		return msg.UUID + "-" + returned
+	if claim := msg.Metadata.Get(outbox.MetaClaim); claim != "" {
+		return msg.UUID + "-" + claim
 	}
 	return msg.UUID
 }

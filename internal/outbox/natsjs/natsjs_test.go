@@ -198,11 +198,11 @@ func TestARepeatedPublishIsStoredOnce(t *testing.T) {
 		}
 		msg.Ack()
 	}
-	returned := message.NewMessage("601", nil)
-	returned.Metadata.Set(outbox.MetaReturned, "1")
-	publish(t, b, "t", returned)
+	claimed := message.NewMessage("601", nil)
+	claimed.Metadata.Set(outbox.MetaClaim, "2026-01-02T15:04:05.000006Z")
+	publish(t, b, "t", claimed)
 	if msg := next(ctx, t, from); msg.UUID != "601" {
-		t.Fatalf("got %s, want the one that was sent back", msg.UUID)
+		t.Fatalf("got %s, want the one that an outbox gave out again", msg.UUID)
 	}
 }
 
