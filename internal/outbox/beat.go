@@ -61,6 +61,7 @@ func (n *Node) beat(ctx context.Context) (next time.Duration, err error) {
 type asked struct {
 	sent   time.Time
 	seats  map[leaseKey]*seat
+	at     map[leaseKey]int64 // how far their owners here knew them to be
 	names  []string
 	shards []int
 	epochs []int64 // 0: not held
@@ -69,9 +70,9 @@ type asked struct {
 func (n *Node) asked() asked {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	a := asked{sent: time.Now(), seats: make(map[leaseKey]*seat, len(n.seats))}
+	a := asked{sent: time.Now(), seats: make(map[leaseKey]*seat, len(n.seats)), at: make(map[leaseKey]int64, len(n.seats))}
 	for seat := range n.seats {
-		a.seats[seat.lease.key()] = seat
+		a.seats[seat.lease.key()], a.at[seat.lease.key()] = seat, seat.lease.at.Load()
 		a.names, a.shards = append(a.names, seat.lease.name), append(a.shards, seat.lease.shard)
 		a.epochs = append(a.epochs, seat.epoch)
 	}
@@ -124,6 +125,9 @@ func (n *Node) judge(s *seat, a asked, row renewal) func() {
 	case s.epoch > 0:
 		if row.Renewed {
 			s.lease.renewed.Store(int64(a.sent.Sub(s.lease.start)))
+		}
+		if row.Row.Position < a.at[s.lease.key()] { // Postgres crashed, and lost the last commits, which did not wait for the disk
+			signal(s.lease.back)
 		}
 		return func() {}
 	}

@@ -62,9 +62,21 @@ func (t *tenure) refuse(ctx context.Context, event eventstore.Event, cause error
 			if err := t.move(ctx, event.Position-1, uuid.Nil); err != nil {
 				return err
 			}
+		} else if err := t.confirm(ctx); err != nil {
+			return err
 		}
 		return &poisonError{event: event, err: cause}
 	}
+}
+
+// confirm returns errFenced when the checkpoint is not where this process left it. Then the event is not to blame: what it
+// follows was not applied, or was by another.
+func (t *tenure) confirm(ctx context.Context) error {
+	at, err := t.lease.reload(ctx)
+	if err == nil && at.Position != t.at.Position {
+		err = fmt.Errorf("checkpoint %s is at %d, and was left at %d: %w", t.lease.name, at.Position, t.at.Position, errFenced)
+	}
+	return err
 }
 
 // skippedByPolicy is who skips when a subscription asks for it.

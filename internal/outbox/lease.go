@@ -51,8 +51,10 @@ type lease struct {
 	epoch   int64        // of the tenure; 0 before the first
 	renewed atomic.Int64 // when the newest successful renewal was sent, in nanoseconds since start
 	start   time.Time
-	node    *Node // nil: alone
-	seat    *seat // at the node
+	at      atomic.Int64  // the position that a consumer which owns it knows as committed
+	back    chan struct{} // holds a value when the checkpoint was seen to be before that
+	node    *Node         // nil: alone
+	seat    *seat         // at the node
 }
 
 // leaseKey is what a lease is for.
@@ -97,7 +99,7 @@ func newLease(pool *pgxpool.Pool, name string, shard int, owner string, ttl time
 	if owner == "" {
 		owner = uuid.NewString()
 	}
-	return &lease{pool: pool, name: name, shard: shard, shards: 1, owner: owner, ttl: ttl, start: time.Now()}
+	return &lease{pool: pool, name: name, shard: shard, shards: 1, owner: owner, ttl: ttl, start: time.Now(), back: make(chan struct{}, 1)}
 }
 
 // create makes the rows of all the checkpoint's shards when there are none yet, where start says; nobody is asked for that

@@ -84,6 +84,7 @@ func (t *tenure) restart(at eventstore.Token) {
 
 func (t *tenure) committed(at eventstore.Token) {
 	t.at = at
+	t.lease.at.Store(at.Position)
 	if t.seen <= at.Position {
 		t.moveAt = time.Time{}
 	}
@@ -237,6 +238,8 @@ func (t *tenure) wait(ctx context.Context, next <-chan struct{}) error {
 	_, raised := t.c.store.Epoch()
 	select {
 	case <-raised:
+	case <-t.lease.back:
+		return t.reverify(ctx)
 	case <-t.runs.wake:
 		t.behind = t.runs.takeMissed() || t.behind
 	case <-next:
@@ -250,7 +253,8 @@ func (t *tenure) wait(ctx context.Context, next <-chan struct{}) error {
 	return nil
 }
 
-// reverify goes back to the checkpoint: the log has another history, and what was seen beyond the checkpoint may be no more.
+// reverify goes back to the checkpoint: the log has another history, and what was seen beyond the checkpoint may be no more; or
+// the checkpoint itself was taken back.
 func (t *tenure) reverify(ctx context.Context) error {
 	at, err := t.lease.reload(ctx)
 	if err != nil {

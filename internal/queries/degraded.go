@@ -251,21 +251,35 @@ func (p *Progress) learnParked(ctx context.Context, found []serving) error {
 	return nil
 }
 
-// lookParked finds out what other processes parked, for those who do not wait.
+// lookParked finds out what other processes parked, for those who do not wait, and what a crash of Postgres took back.
 func (p *Progress) lookParked(ctx context.Context, checkpoint string) {
+	started := time.Now()
 	rows, err := p.pool.Query(ctx, sqlParkedChanges, checkpoint)
 	if err != nil {
 		return // the next look finds it
 	}
 	found := []serving{}
-	var shard int
-	var changes int64
-	_, err = pgx.ForEachRow(rows, []any{&shard, &changes}, func() error {
-		found = append(found, serving{Checkpoint: checkpoint, Shard: shard, ParkedChanges: changes})
+	s := serving{Checkpoint: checkpoint}
+	_, err = pgx.ForEachRow(rows, []any{&s.Shard, &s.ParkedChanges, &s.Position}, func() error {
+		found = append(found, s)
 		return nil
 	})
 	if err == nil {
+		p.takeBack(found, started)
 		_ = p.learnParked(ctx, found) // the next look finds it
+	}
+}
+
+// takeBack forgets how far those shards have come that are further back now: what a projection commits does not wait for the
+// disk, so a crash may lose the last of it. Whoever waits then looks them up.
+func (p *Progress) takeBack(found []serving, started time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, row := range found {
+		seen := p.reached[row.Checkpoint]
+		if row.Shard < len(seen) && row.Position < seen[row.Shard].at.Position && !seen[row.Shard].local.After(started) {
+			seen[row.Shard] = report{}
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package queries_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"testing"
@@ -64,6 +65,35 @@ func TestWaitFromMemory(t *testing.T) {
 	b.pool.Close()
 	require.NoError(t, progress.Wait(t.Context(), "tally", token))
 	require.NoError(t, progress.Wait(t.Context(), "tally", eventstore.Token{}), "the empty log is in every state")
+}
+
+// What a crash took back of a projection's last commits is not included any more, whoever committed it, and although memory
+// had it.
+func TestWhatACrashTookBackIsNotIncluded(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.append(t, "tally-a", counted{})
+	token := b.append(t, "tally-a", counted{})
+	at := b.project(t, b.tally)
+	owner, remote := b.progress(), b.progress()
+	owner.Advance("tally_v1", at)
+	for name, progress := range map[string]*queries.Progress{"owner": owner, "remote": remote} {
+		background(t, func(ctx context.Context) error {
+			return progress.Follow(ctx, b.tally, func(ctx context.Context, _ queries.Projection) error { <-ctx.Done(); return nil })
+		})
+		require.NoError(t, progress.Wait(deadline(t), "tally", token), name)
+	}
+	_, err := b.pool.Exec(t.Context(), `update checkpoints set position = 1, event_id = (select id from events where position = 1)`)
+	require.NoError(t, err)
+	for name, progress := range map[string]*queries.Progress{"owner": owner, "remote": remote} {
+		var behind *queries.BehindError
+		for ctx := deadline(t); !errors.As(progress.Wait(soon(t), "tally", token), &behind); {
+			require.NoError(t, ctx.Err(), name)
+		}
+	}
+	b.project(t, b.tally)
+	require.NoError(t, owner.Wait(deadline(t), "tally", token))
+	require.NoError(t, remote.Wait(deadline(t), "tally", token))
 }
 
 // A checkpoint that was never written is not reached, and an error says how far behind the view is.

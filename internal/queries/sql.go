@@ -56,8 +56,8 @@ select c.name, c.shard, c.parked_changes, c.parked_moved, coalesce(p.stream, '')
 from checkpoints c left join parked_streams p on p.checkpoint = c.name and p.shard = c.shard
 where c.name = any($1)`
 
-// sqlParkedChanges says whether that is worth a look.
-const sqlParkedChanges = `select shard, parked_changes from checkpoints where name = $1`
+// sqlParkedChanges says whether that is worth a look, and how far each shard is.
+const sqlParkedChanges = `select shard, parked_changes, position from checkpoints where name = $1`
 
 const (
 	// sqlLookAtPrimary says how far the write-ahead log is, what is visible but not written yet included, whose log it is, and
