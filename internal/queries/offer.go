@@ -188,6 +188,9 @@ func (p place) snapshot(ctx context.Context, o *offer, sql string, args []any, r
 	}
 	var batch pgx.Batch
 	batch.Queue(sqlBeginSnapshot)
+	// Before the snapshot: what the name of the view stands for is the same for the proof and for the rows, though it is looked
+	// up in the newest catalogue. A switch that is replayed meanwhile waits.
+	batch.Queue(fmt.Sprintf(sqlHoldView, pgx.Identifier{o.View}.Sanitize()))
 	batch.Queue(sqlReplicaState, positions, ids, o.View)
 	batch.Queue(sqlServing, []string{o.View})
 	batch.Queue(sqlPlanFreely)
@@ -199,8 +202,10 @@ func (p place) snapshot(ctx context.Context, o *offer, sql string, args []any, r
 			err = closed
 		}
 	}()
-	if _, err := results.Exec(); err != nil {
-		return seen, err
+	for range 2 {
+		if _, err := results.Exec(); err != nil {
+			return seen, err
+		}
 	}
 	var inRecovery, parked bool
 	var log origin

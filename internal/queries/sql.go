@@ -78,6 +78,7 @@ from log where id = 1`
 	// snapshot that was taken before it was promoted is of the primary's history.
 	sqlBeginSnapshot = `begin isolation level repeatable read read only`
 	sqlEndSnapshot   = `commit`
+	sqlHoldView      = `lock table %[1]s in access share mode` // takes no snapshot, and is allowed on a standby
 
 	sqlPlanFreely = `select set_config('plan_cache_mode', 'auto', true)`
 

@@ -48,6 +48,7 @@ func TestStatementsPrepare(t *testing.T) {
 		"analyze":        fmt.Sprintf(sqlAnalyze, "thing_v1"), "grant": fmt.Sprintf(sqlGrant, "thing_v1", "SELECT", "public"),
 		"create like": fmt.Sprintf(sqlCreateLike, "thing_v1_2", "thing_v1"),
 		"set options": fmt.Sprintf(sqlSetOptions, "thing_v1", "fillfactor=50"),
+		"hold view":   fmt.Sprintf(sqlHoldView, "thing_v1"),
 		"empty table": fmt.Sprintf(sqlEmptyTable, "thing_v1"),
 		"drop table":  fmt.Sprintf(sqlDropTable, "thing_v1"), "replace view": fmt.Sprintf(sqlReplaceView, "thing", "thing_v1"),
 	} {

@@ -3,6 +3,7 @@ package queries
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,4 +94,25 @@ func TestFillSlowsDownWhenLiveProjectionsLag(t *testing.T) {
 	filled, err := Rebuild(ctx, pool, store, p, RebuildConfig{Batch: 10, MaxLiveLag: time.Nanosecond})
 	require.NoError(t, err, "slowed or not, it comes to its end")
 	require.EqualValues(t, 80, filled.Events)
+}
+
+// What the cluster writes is measured, and progress says that it is why a fill slows down.
+func TestTooMuchWALSlowsAFill(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	var told RebuildProgress
+	r := newRebuild(pool, nil, RebuildConfig{MaxWALRate: 1, MaxLiveLag: -1, Progress: func(p RebuildProgress) { told = p }})
+	watching, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); r.watch(watching) }()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for !strings.Contains(told.Throttled, "WAL") {
+		_, err := pool.Exec(ctx, `insert into skipped_events values (gen_random_uuid(), 1, gen_random_uuid(), '', '', '', '')`)
+		require.NoError(t, err)
+		r.tell(RebuildProgress{})
+	}
+	stop()
+	<-ended
+	require.Less(t, r.pace.share, 1.0)
 }
