@@ -93,6 +93,13 @@ func (b *Broker) state(topic string) (publisher *watermillkafka.Publisher, known
 	return b.publisher, b.topics[topic]
 }
 
+// forget has the topic looked for again, and made if it is gone.
+func (b *Broker) forget(topic string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.topics, topic)
+}
+
 // takeTurn waits until nobody else asks the brokers: there is no sense in many questions that are not answered.
 func (b *Broker) takeTurn(ctx context.Context) error {
 	select {

@@ -233,6 +233,9 @@ func (b *Broker) send(ctx context.Context, topic string, messages []*message.Mes
 			return context.Cause(ctx)
 		}
 		if err := publisher.Publish(topic, msg); err != nil {
+			if errors.Is(err, sarama.ErrUnknownTopicOrPartition) {
+				b.forget(topic) // somebody deleted it
+			}
 			return err
 		}
 	}

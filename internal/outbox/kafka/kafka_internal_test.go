@@ -194,6 +194,35 @@ func TestPublishFailsWhenTheBrokersRefuse(t *testing.T) {
 	}
 }
 
+// A topic that was deleted is made anew with the next message.
+func TestADeletedTopicIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t)
+	broker := mock(t, sarama.ErrUnknownTopicOrPartition)
+	b := open(t, Config{Brokers: []string{broker.Addr()}})
+	b.client.Producer.Retry.Max, b.client.Metadata.Retry.Max = 1, 0
+	if err := b.Publish("letters", withMetadata("1")); !errors.Is(err, sarama.ErrUnknownTopicOrPartition) {
+		t.Fatalf("got %v", err)
+	}
+	broker.SetHandlerByMap(map[string]sarama.MockResponse{
+		"ApiVersionsRequest":  sarama.NewMockApiVersionsResponse(t),
+		"MetadataRequest":     sarama.NewMockMetadataResponse(t).SetController(1).SetBroker(broker.Addr(), 1), // no topic
+		"CreateTopicsRequest": sarama.NewMockCreateTopicsResponse(t),
+	})
+	again := withMetadata("1")
+	again.SetContext(ctx)
+	_ = b.Publish("letters", again) // which this broker still refuses
+	made := 0
+	for _, exchange := range broker.History() {
+		if request, ok := exchange.Request.(*sarama.CreateTopicsRequest); ok && request.TopicDetails["letters"] != nil {
+			made++
+		}
+	}
+	if made != 1 {
+		t.Errorf("the topic was made %d times", made)
+	}
+}
+
 func TestSubscribeStartsWithTheOldestAndRepeatsWhatIsRefused(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
