@@ -10,6 +10,7 @@ import (
 
 	"github.com/headrace/headrace/graph"
 	"github.com/headrace/headrace/internal/eventstore"
+	"github.com/headrace/headrace/internal/pgtest"
 )
 
 const (
@@ -247,5 +248,49 @@ func TestSubscriptionsOutliveLostConnections(t *testing.T) {
 		equal(t, "activity", activity.object("1", "activityLogged")["position"], any(position))
 		equal(t, "object", object.object("1", "cartChanged")["version"], any(version))
 		equal(t, "list", list.listed("1").carts[cart], version)
+	}
+}
+
+// What a client has seen of a history that the log lost is not taken for what stands at that position now.
+func TestEventStreamsTellAPositionsHistoriesApart(t *testing.T) {
+	t.Parallel()
+	b := setup(t, graph.Config{})
+	cart := b.openCart()                          // 1
+	b.openCart()                                  // 2
+	b.post(addItem, in{"cart": cart, "price": 1}) // 3
+	b.settle()
+	events := `subscription { events(after: "1") { position } }`
+	seen := b.follow(events)
+	seen.expect("id: 2", "event: next", `data: {"data":{"events":{"position":"2"}}}`)
+	kept := seen.id
+	seen.expect("id: 3")
+	lost := seen.id
+	seen.close()
+
+	pgtest.Lose(t, b.pool, 2)
+	must(t, b.store.Review(t.Context()))
+	b.openCart() // another 3
+	b.openCart()
+	at := b.store.Mark(3)
+	foreign, unheard := at, at
+	foreign.Log, unheard.Epoch = "ffffffff", at.Epoch-1
+	for _, document := range []string{
+		events, `subscription { activityLogged { position } }`, `subscription { cartsChanged { kind } }`, `subscription { cartChanged(id: "` + cart + `") { version } }`,
+	} {
+		for what, id := range map[string]string{
+			"what is lost": lost, "another log": foreign.String(), "an epoch that the log never had": unheard.String(),
+		} {
+			stream := b.followWith(document, "Last-Event-ID", id)
+			stream.expect("event: next")
+			if data := stream.lineAfterComments(); !strings.Contains(data, "LOG_DIVERGED") {
+				t.Fatalf("%s after %s is answered by %s", document, what, data)
+			}
+			stream.expect("event: complete", "data:", "end")
+		}
+	}
+	for id, next := range map[string]string{kept: "3", at.String(): "4"} {
+		again := b.followWith(events, "Last-Event-ID", id)
+		again.expect("id: "+next, "event: next", `data: {"data":{"events":{"position":"`+next+`"}}}`)
+		again.close()
 	}
 }
