@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -147,5 +148,48 @@ func TestDoctorFindsWhatIsNotOfThisLog(t *testing.T) {
 	}
 	if _, out, _ := command(t, "doctor", "--database-url", url); strings.Contains(out, "not in the log") {
 		t.Errorf("doctor said %s", out)
+	}
+}
+
+// A dump that is restored into another cluster goes on there: tokens of before, views, policies. What the old cluster went on to
+// do is not taken for the dump's.
+func TestADumpGoesOnInAnotherCluster(t *testing.T) {
+	t.Parallel()
+	primary := pgtest.Primary(t, nil)
+	p := startProgram(t, primary.URL(), "LEASE_TTL=1s")
+	s := &server{url: p.url}
+	cart := s.open(t)
+	kept := tokenOf(t, s, cart)
+	dump := primary.Dump()
+	lost := tokenOf(t, s, cart)
+	if err := p.end(syscall.SIGTERM); err != nil {
+		t.Fatalf("the server ended with %v: %s", err, p.log)
+	}
+	loaded := pgtest.Empty(t)
+	loaded.Load(dump)
+	s = &server{url: startProgram(t, loaded.URL(), "LEASE_TTL=1s").url}
+	read := func(token string) string {
+		var got struct{ Cart struct{ Version int } }
+		problem := post(t.Context(), s.url, `query($id: ID!, $t: Token) { cart(id: $id, atLeast: $t) { version } }`,
+			map[string]any{"id": cart, "t": token}, &got)
+		return problem + strconv.Itoa(got.Cart.Version)
+	}
+	until(t, "the token of what the dump has to be good", func() bool { return read(kept) == "2" })
+	if got := read(lost); !strings.Contains(got, "LOG_DIVERGED") {
+		t.Errorf("the token of what it has not: %s", got)
+	}
+	token := tokenOf(t, s, cart) // at the position of what was lost
+	until(t, "a new token to be good", func() bool { return read(token) == "3" })
+	if got := read(lost); !strings.Contains(got, "LOG_DIVERGED") {
+		t.Errorf("the token of what it has not, once something else is there: %s", got)
+	}
+	until(t, "all checkpoints to be in the new epoch", func() (all bool) {
+		loaded.QueryRow(`select bool_and(c.log_epoch = l.epoch and c.halted_at is null) from checkpoints c, log l`, &all)
+		return all
+	})
+	// The test's server does not sync, which doctor says, and nothing else is wrong.
+	code, out, stderr := command(t, "doctor", "--deep", "--database-url", loaded.URL())
+	if code != exitFailed || !strings.Contains(out, "in another cluster now") || strings.Count(out, levelProblem) != 1 {
+		t.Errorf("doctor ended with %d and said %s%s", code, out, stderr)
 	}
 }
