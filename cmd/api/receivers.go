@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"time"
 
@@ -126,10 +127,26 @@ func (a *app) attempt(ctx context.Context, r receiver, m *message.Message) (err 
 	return r.handle(ctx, m)
 }
 
+// abandonedOften is how many receivers have taken a message from a shared broker and not answered when no other tries it
+// before the outbox has counted that.
+const abandonedOften = 2
+
+// abandoned says that others have taken the message and not answered. The broker would give it to one process after the
+// other; the outbox counts, waits longer each time, and has an end.
+func abandoned(m *message.Message) error {
+	if n, _ := strconv.Atoi(m.Metadata.Get(outbox.MetaHandedOut)); n >= abandonedOften {
+		return fmt.Errorf("%d receivers took it and did not answer, as when a message ends its process", n)
+	}
+	return nil
+}
+
 func (a *app) deliver(r receiver, m *message.Message) {
 	ctx, cancel := context.WithTimeout(m.Context(), receiverTimeout)
 	defer cancel()
-	err := a.attempt(ctx, r, m)
+	err := abandoned(m)
+	if err == nil {
+		err = a.attempt(ctx, r, m)
+	}
 	if err == nil {
 		m.Ack()
 		return

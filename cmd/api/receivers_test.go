@@ -79,3 +79,28 @@ func TestAReceiverHasAsManyMessagesAtOnceAsTheDispatcher(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// With a shared broker it is the broker that repeats what ends its receiver's process. The outbox counts, and the broker not.
+func TestAnAbandonedMessageGoesBackToTheOutbox(t *testing.T) {
+	t.Parallel()
+	tried, returned := 0, 0
+	a := &app{log: slog.New(slog.DiscardHandler), takeBack: func(context.Context, string, *message.Message, error) error {
+		returned++
+		return nil
+	}}
+	r := receiver{topic: "letters", handle: func(context.Context, *message.Message) error { tried++; return nil }}
+	for before, want := range map[string][2]int{"": {1, 0}, "1": {1, 0}, "2": {0, 1}, "30": {0, 1}} {
+		tried, returned = 0, 0
+		m := message.NewMessage(uuid.NewString(), nil)
+		m.Metadata.Set(outbox.MetaHandedOut, before)
+		a.deliver(r, m)
+		select {
+		case <-m.Acked():
+		default:
+			t.Errorf("after %q that did not answer it is not acknowledged", before)
+		}
+		if got := [2]int{tried, returned}; got != want {
+			t.Errorf("after %q that did not answer it was tried and returned %v times, want %v", before, got, want)
+		}
+	}
+}

@@ -28,6 +28,9 @@ const (
 	// MetaClaim tells this delivery from all others of the message, and is the id by which a broker may drop a repeat: a
 	// message that is delivered again is meant to come again.
 	MetaClaim = "claim"
+	// MetaHandedOut is how often a shared broker had handed the message to a receiver before that did not answer; absent:
+	// never, or the broker does not say.
+	MetaHandedOut = "handed_out"
 )
 
 // DispatcherConfig configures a Dispatcher. The zero value is ready for use.

@@ -35,7 +35,7 @@ func (d *Dispatcher) Return(ctx context.Context, topic string, msg *message.Mess
 		return fmt.Errorf("%w: its payload is no JSON", ErrForeign)
 	}
 	headers := maps.Clone(map[string]string(msg.Metadata))
-	for _, own := range []string{MetaKey, MetaAttempt, MetaCreatedAt, MetaClaim} {
+	for _, own := range []string{MetaKey, MetaAttempt, MetaCreatedAt, MetaClaim, MetaHandedOut} {
 		delete(headers, own)
 	}
 	times, _ := strconv.Atoi(headers[MetaReturned]) // absent: never

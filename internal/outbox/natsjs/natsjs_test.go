@@ -206,6 +206,30 @@ func TestARepeatedPublishIsStoredOnce(t *testing.T) {
 	}
 }
 
+// Whoever takes a message is told how many took it before and did not answer.
+func TestAGroupIsToldOfAbandonedMessages(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t)
+	server := natstest.Start(t)
+	for n := range 3 {
+		b := open(t, natsjs.Config{URL: server.URL, Group: "shop"})
+		if n == 0 {
+			publish(t, b, "t", message.NewMessage("1", nil))
+		}
+		msg := next(ctx, t, subscribe(ctx, t, b, "t"))
+		want := ""
+		if n > 0 {
+			want = fmt.Sprint(n)
+		}
+		if got := msg.Metadata.Get(outbox.MetaHandedOut); got != want {
+			t.Errorf("after %d that did not answer it says %q", n, got)
+		}
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Each call's messages follow each other in order, whatever other processes publish in between.
 func TestManyPublishersEachKeepTheirOrder(t *testing.T) {
 	t.Parallel()

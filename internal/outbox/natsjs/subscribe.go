@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headrace/headrace/internal/outbox"
 )
 
 var (
@@ -256,6 +259,9 @@ func (s *subscription) deliver(in jetstream.Msg, at *jetstream.MsgMetadata) bool
 	alive := time.NewTicker(s.b.cfg.AckWait / 3)
 	defer alive.Stop()
 	decoded := decode(in, at.Stream, at.Sequence.Stream)
+	if grouped && !s.b.cfg.Foreign && at.NumDelivered > 1 {
+		decoded.Metadata.Set(outbox.MetaHandedOut, strconv.FormatUint(at.NumDelivered-1, 10))
+	}
 	for wait := time.Duration(0); ; wait = min(max(2*wait, time.Millisecond), time.Second) {
 		acked, ended := s.offer(decoded.Copy(), wait, alive.C, func() {
 			if grouped {
