@@ -84,8 +84,8 @@ func (e *UnknownProjectionError) Error() string {
 }
 
 // Progress knows how far the projections have come, and lets callers wait for them. A projection that runs in this
-// process reports by Advance, and a wait that it already satisfies touches no database. Those of other processes are
-// looked up while somebody waits. It is safe for concurrent use.
+// process reports by Advance, and a wait that it already satisfies touches no database, when this process appended the event
+// or has looked for it before. Those of other processes are looked up while somebody waits. It is safe for concurrent use.
 type Progress struct {
 	pool  *pgxpool.Pool
 	store *eventstore.Store
