@@ -159,9 +159,9 @@ func TestWhoMayAskForARootField(t *testing.T) {
 // Rows change and identities run out while a stream is open: each value is judged when it comes.
 func TestStreamsJudgeEachValue(t *testing.T) {
 	t.Parallel()
-	yieldAll := func(yield func(int) bool) error {
+	yieldAll := func(yield func(int, eventstore.Mark) bool) error {
 		for n := range 5 {
-			if !yield(n) {
+			if !yield(n, eventstore.Mark{Position: int64(n)}) {
 				return nil
 			}
 		}
@@ -186,7 +186,7 @@ func TestStreamsJudgeEachValue(t *testing.T) {
 		end := &streamEnd{}
 		ctx := identity.NewContext(context.WithValue(t.Context(), streamEndKey{}, end), c.who)
 		var got []int
-		for n := range stream(ctx, r, c.kind, func(n int) int64 { return int64(n) }, yieldAll) {
+		for n := range stream(ctx, r, c.kind, yieldAll) {
 			got = append(got, n)
 		}
 		var ends any
@@ -217,12 +217,12 @@ func TestAnObjectThatIsNoLongerToBeSeenEndsItsSubscription(t *testing.T) {
 	} {
 		told := 0
 		w := watching[cartview.Cart]{
-			root: r, view: cartView, at: func(c *cartview.Cart) int64 { return c.Position },
-			yield: func(*cartview.Cart) bool { told++; return true },
+			standing: r.stands(), view: cartView, at: func(c *cartview.Cart) int64 { return c.Position },
+			yield: func(*cartview.Cart, eventstore.Mark) bool { told++; return true },
 		}
 		var err error
 		for i, owner := range c.owners {
-			if _, err = w.tell(ctx, &cartview.Cart{OwnerID: owner, Position: int64(i + 1)}); err != nil {
+			if _, err = w.tell(ctx, 0, &cartview.Cart{OwnerID: owner, Position: int64(i + 1)}); err != nil {
 				break
 			}
 		}

@@ -27,24 +27,26 @@ func (r queryRoot) Activity(
 func (r subscriptionRoot) ActivityLogged(
 	ctx context.Context, userID *string, after *int64, afterToken *eventstore.Token,
 ) (<-chan *activityview.Activity, error) {
+	l := activityLog{standing: r.stands()}
 	from, err := r.resume(ctx, after, afterToken)
 	if err != nil {
 		return nil, err
 	}
-	l := activityLog{root: r.root, position: given(from)}
 	if l.filter, err = narrowed(ctx, r.root, activityView, activityview.Filter{UserID: userID}); err != nil {
 		return nil, err
 	}
+	l.after = eventstore.Token{Position: given(from), Epoch: l.has.Epoch}
 	if from == nil {
-		head, err := r.Store.Head(ctx)
-		if err != nil {
-			return nil, err
-		}
-		l.position = head.Position
+		l.after, err = r.Store.Head(ctx)
 	}
-	at := func(a *activityview.Activity) int64 { return a.Position }
-	return stream(ctx, r.root, activityView, at, func(yield func(*activityview.Activity) bool) error {
-		l.yield = yield
+	if err == nil {
+		err = l.take(ctx, l.after.Epoch, l.after.Position)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return stream(ctx, r.root, activityView, func(yield func(*activityview.Activity, eventstore.Mark) bool) error {
+		l.yield = func(a *activityview.Activity) bool { return yield(a, l.mark(a.Position)) }
 		if from != nil {
 			if more, err := l.history(ctx); err != nil || !more {
 				return err
@@ -56,35 +58,45 @@ func (r subscriptionRoot) ActivityLogged(
 
 // activityLog tells one subscriber of activities.
 type activityLog struct {
-	root     *root
-	filter   activityview.Filter
-	position int64 // everything up to here was told
-	yield    func(*activityview.Activity) bool
+	standing
+	filter activityview.Filter
+	after  eventstore.Token // everything up to here was told; of a bare position, the event is not known
+	yield  func(*activityview.Activity) bool
 }
 
-// history tells what the view has. More is false when the client has gone.
+// history tells what the view has by now. More is false when the client has gone.
 func (l *activityLog) history(ctx context.Context) (more bool, err error) {
-	at, err := l.root.viewPosition(ctx, activityView)
-	if err != nil {
-		return false, err
+	until, err := l.root.viewPosition(ctx, activityView)
+	if err == nil {
+		err = l.take(ctx, until.Epoch, until.Position)
 	}
-	for {
+	if err != nil || until.Position <= l.after.Position {
+		return err == nil, err
+	}
+	for position := l.after.Position; ; {
 		var rows []activityview.Activity
-		err := l.root.sharing.Do(ctx, func(ctx context.Context) (err error) {
-			rows, err = l.root.Activities.Since(ctx, l.filter, l.position, activityPage)
-			return err
+		under, err := l.root.inOneEpoch(func() error {
+			return l.root.sharing.Do(ctx, func(ctx context.Context) (err error) {
+				rows, err = l.root.Activities.Since(ctx, l.filter, position, activityPage)
+				return err
+			})
 		})
+		if err == nil {
+			err = l.take(ctx, under, 0)
+		}
 		if err != nil {
 			return false, err
 		}
 		for i := range rows {
-			l.position = rows[i].Position
+			if position = rows[i].Position; position > until.Position {
+				break
+			}
 			if !l.yield(&rows[i]) {
 				return false, nil
 			}
 		}
-		if len(rows) < activityPage {
-			l.position = max(l.position, at) // the view had nothing else up to there
+		if len(rows) < activityPage || position > until.Position {
+			l.after = until // what the view has beyond comes live
 			return true, nil
 		}
 	}
@@ -92,7 +104,7 @@ func (l *activityLog) history(ctx context.Context) (more bool, err error) {
 
 // live tells what the view adds.
 func (l *activityLog) live(ctx context.Context) error {
-	changes, err := l.root.Feed.Changes(ctx, activityView, l.position)
+	changes, err := l.root.Feed.Changes(ctx, activityView, l.after)
 	if err != nil {
 		return err
 	}
@@ -100,19 +112,36 @@ func (l *activityLog) live(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		ids := make([]string, len(c.Events))
-		for i, position := range c.Events {
-			ids[i] = activityview.Activity{Position: position}.ID()
-		}
-		rows, err := queries.Shared(ctx, l.root.sharing, activityView, ids, c.Position, l.root.Activities.GetMany)
-		if err != nil {
+		if more, err := l.change(ctx, c); err != nil || !more {
 			return err
-		}
-		for _, row := range rows {
-			if row != nil && l.filter.Passes(*row) && !l.yield(row) {
-				return nil
-			}
 		}
 	}
 	return nil
+}
+
+func (l *activityLog) change(ctx context.Context, c queries.Changes) (more bool, err error) {
+	ids := make([]string, len(c.Events))
+	for i, position := range c.Events {
+		ids[i] = activityview.Activity{Position: position}.ID()
+	}
+	var rows []*activityview.Activity
+	under, err := l.root.inOneEpoch(func() (err error) {
+		rows, err = queries.Shared(ctx, l.root.sharing, activityView, ids, c.Position, c.Epoch, l.root.Activities.GetMany)
+		return err
+	})
+	if err == nil {
+		err = l.take(ctx, c.Epoch, c.Position)
+	}
+	if err == nil {
+		err = l.take(ctx, under, 0)
+	}
+	if err != nil {
+		return false, err
+	}
+	for _, row := range rows {
+		if row != nil && l.filter.Passes(*row) && !l.yield(row) {
+			return false, nil
+		}
+	}
+	return true, nil
 }

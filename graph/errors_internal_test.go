@@ -143,15 +143,14 @@ func TestOnlyRefusalsAreUserErrors(t *testing.T) {
 
 func TestErrorsInSubscriptionsBecomeTheirEnd(t *testing.T) {
 	t.Parallel()
-	for name, produce := range map[string]func(func(int) bool) error{
-		"error": func(yield func(int) bool) error { yield(1); return errSecret },
-		"panic": func(yield func(int) bool) error { yield(1); panic(errSecret) },
+	for name, produce := range map[string]func(func(int, eventstore.Mark) bool) error{
+		"error": func(yield func(int, eventstore.Mark) bool) error { yield(1, eventstore.Mark{}); return errSecret },
+		"panic": func(yield func(int, eventstore.Mark) bool) error { yield(1, eventstore.Mark{}); panic(errSecret) },
 	} {
 		end := &streamEnd{}
 		var got []int
-		at := func(n int) int64 { return int64(n) }
 		everybody := &root{Resolver: &Resolver{Store: &eventstore.Store{}}, rules: rules{objects: map[string]objectRule{"number": {see: func(identity.Identity, any) bool { return true }}}}}
-		for v := range stream(context.WithValue(t.Context(), streamEndKey{}, end), everybody, "number", at, produce) {
+		for v := range stream(context.WithValue(t.Context(), streamEndKey{}, end), everybody, "number", produce) {
 			got = append(got, v)
 		}
 		if len(got) != 1 || end.err == nil || !strings.Contains(end.err.Error(), "hunter2") {

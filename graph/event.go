@@ -55,13 +55,12 @@ func (r subscriptionRoot) Events(
 	if err != nil {
 		return nil, err
 	}
-	at := func(e *model.Event) int64 { return e.Position }
-	return stream(ctx, r.root, eventKind, at, func(yield func(*model.Event) bool) error {
+	return stream(ctx, r.root, eventKind, func(yield func(*model.Event, eventstore.Mark) bool) error {
 		for e, err := range events {
 			if err != nil {
 				return err
 			}
-			if !yield(&model.Event{Event: e}) {
+			if !yield(&model.Event{Event: e.Event}, e.Mark) {
 				return nil
 			}
 		}

@@ -32,10 +32,11 @@ type liveList[R any, F interface{ Passes(R) bool }] struct {
 	id     func(*R) string
 	at     func(*R) int64
 
+	standing
 	told     map[string]int64                // by id, the position of the row that the client has
 	why      map[string]*queries.Degradation // by id, of the rows that are degraded as the client has them
 	position int64                           // everything up to here was told
-	send     func(*model.ListChange[R]) bool
+	yield    func(*model.ListChange[R], eventstore.Mark) bool
 }
 
 // follow streams the list. What is asked for wrongly is refused before anything is streamed.
@@ -51,24 +52,24 @@ func (l *liveList[R, F]) follow(ctx context.Context, first *int, after *int64) (
 	if l.filter, err = narrowed(ctx, l.root, l.view, l.filter); err != nil {
 		return nil, err
 	}
+	l.standing = l.root.stands()
 	if l.after, err = l.root.resume(ctx, after, nil); err != nil {
 		return nil, err
 	}
-	return streamSeen(ctx, l.root, l.resumable, func(yield func(*model.ListChange[R]) bool) error {
-		l.send = yield
+	l.has.Position = given(l.after)
+	return streamSeen(ctx, func(yield func(*model.ListChange[R], eventstore.Mark) bool) error {
+		l.yield = yield
 		return l.run(ctx)
 	}), nil
 }
 
-// resumable is where a client goes on that has nothing after this message.
-func (l *liveList[R, F]) resumable(m *model.ListChange[R]) int64 {
-	switch {
-	case m.Position != nil:
-		return *m.Position
-	case l.after != nil:
-		return *l.after
+// send tells the client, and where it goes on if it gets nothing after this message. False means that it has gone.
+func (l *liveList[R, F]) send(m *model.ListChange[R]) bool {
+	resumable := given(l.after)
+	if m.Position != nil {
+		resumable = *m.Position
 	}
-	return 0
+	return l.yield(m, l.mark(resumable))
 }
 
 // run finds out how far the view is before it reads any of it. So whatever the rows that are read do not include comes
@@ -81,7 +82,10 @@ func (l *liveList[R, F]) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.position = at
+	if err := l.take(ctx, at.Epoch, at.Position); err != nil {
+		return err
+	}
+	l.position = at.Position
 	if l.after != nil && *l.after < l.root.Progress.ParkedMoved(l.view) {
 		l.after = nil // rows have changed since whose last event is older
 	}
@@ -109,11 +113,20 @@ func (l *liveList[R, F]) snapshot(ctx context.Context) (more bool, err error) {
 	var cursor *string
 	for {
 		var part queries.Slice[R]
-		err := l.root.sharing.Do(ctx, func(ctx context.Context) (err error) {
-			part, err = l.from.Part(ctx, l.filter, l.first, cursor)
-			return err
+		under, err := l.root.inOneEpoch(func() error {
+			return l.root.sharing.Do(ctx, func(ctx context.Context) (err error) {
+				part, err = l.from.Part(ctx, l.filter, l.first, cursor)
+				return err
+			})
 		})
 		if err != nil {
+			return false, err
+		}
+		newest := int64(0) // a row may be of later than the position that the list began at
+		for i := range part.Rows {
+			newest = max(newest, l.at(&part.Rows[i]))
+		}
+		if err := l.take(ctx, under, newest); err != nil {
 			return false, err
 		}
 		message := &model.ListChange[R]{Kind: model.ListSnapshot}
@@ -146,7 +159,23 @@ func (l *liveList[R, F]) snapshot(ctx context.Context) (more bool, err error) {
 // change tells what became of the keys that changed, in messages of l.first rows. The last one has the new position: a
 // client that misses it begins again with all of them.
 func (l *liveList[R, F]) change(ctx context.Context, c queries.Changes) (more bool, err error) {
-	rows, err := queries.Shared(ctx, l.root.sharing, l.root.Progress.Edition(l.view), c.Keys, c.Position, l.from.GetMany)
+	var rows []*R
+	under, err := l.root.inOneEpoch(func() (err error) {
+		rows, err = queries.Shared(ctx, l.root.sharing, l.root.Progress.Edition(l.view), c.Keys, c.Position, c.Epoch, l.from.GetMany)
+		return err
+	})
+	newest := int64(0)
+	for _, row := range rows {
+		if row != nil {
+			newest = max(newest, l.at(row))
+		}
+	}
+	if err == nil {
+		err = l.take(ctx, c.Epoch, c.Position)
+	}
+	if err == nil {
+		err = l.take(ctx, under, newest)
+	}
 	if err != nil {
 		return false, err
 	}

@@ -22,6 +22,41 @@ type statements struct {
 	mu    sync.Mutex
 	sql   []string
 	apart []string // outside of any operation
+	held  *held
+}
+
+// held is a statement whose answer waits until the test goes on.
+type held struct {
+	text    string
+	left    int // statements with this text that pass before
+	reached chan struct{}
+	proceed chan struct{}
+}
+
+type heldKey struct{}
+
+// hold lets the nth statement with this text wait when it has its answer, from now on. The test waits for reached, and
+// closes proceed.
+func (s *statements) hold(text string, n int) *held {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = &held{text: text, left: n, reached: make(chan struct{}), proceed: make(chan struct{})}
+	return s.held
+}
+
+// due is the hold on a statement, if there is one.
+func (s *statements) due(sql string) *held {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.held
+	if h == nil || !strings.Contains(sql, h.text) {
+		return nil
+	}
+	if h.left--; h.left > 0 {
+		return nil
+	}
+	s.held = nil
+	return h
 }
 
 func (s *statements) record(ctx context.Context, sql string) {
@@ -57,10 +92,18 @@ func (s *statements) take() []string {
 
 func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
 	s.record(ctx, data.SQL)
+	if h := s.due(data.SQL); h != nil {
+		return context.WithValue(ctx, heldKey{}, h)
+	}
 	return ctx
 }
 
-func (s *statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (s *statements) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) {
+	if h, ok := ctx.Value(heldKey{}).(*held); ok {
+		close(h.reached)
+		<-h.proceed
+	}
+}
 
 func (s *statements) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
 	return ctx

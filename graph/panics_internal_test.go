@@ -119,7 +119,7 @@ type panickingEvents struct {
 }
 
 func (r panickingEvents) Events(ctx context.Context, _ *int64, _ *eventstore.Token, _ *string, _ []string) (<-chan *model.Event, error) {
-	return stream(ctx, r.root, eventKind, func(*model.Event) int64 { return 0 }, func(func(*model.Event) bool) error { panic(secret) }), nil
+	return stream(ctx, r.root, eventKind, func(func(*model.Event, eventstore.Mark) bool) error { panic(secret) }), nil
 }
 
 type blowing struct{}

@@ -55,13 +55,12 @@ func later(a, b *int64) *int64 {
 	return a
 }
 
-// viewPosition is a position of the log that a view includes: what is read from the view afterwards includes at least
-// this.
-func (r *root) viewPosition(ctx context.Context, view string) (at int64, err error) {
+// viewPosition is what a view includes of the log: what is read from the view afterwards includes at least this.
+func (r *root) viewPosition(ctx context.Context, view string) (at eventstore.Token, err error) {
 	err = r.sharing.Do(ctx, func(ctx context.Context) error {
 		views, err := r.Progress.Freshness(ctx, view)
 		if err == nil {
-			at = views[0].At.Position
+			at = views[0].At
 		}
 		return err
 	})

@@ -262,7 +262,10 @@ func TestLiveListsAskOncePerPart(t *testing.T) {
 			message := s.object("1", field)
 			objects += len(message["it"].([]any))
 			if message["kind"] == "SNAPSHOT_END" {
-				return objects, len(b.asked.take())
+				statements := slices.DeleteFunc(b.asked.take(), func(sql string) bool {
+					return strings.Contains(sql, "from events") // to follow the log, which begins after the snapshot
+				})
+				return objects, len(statements)
 			}
 		}
 	}

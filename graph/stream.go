@@ -2,7 +2,6 @@ package graph
 
 import (
 	"context"
-	"errors"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/gqlerror"
@@ -19,22 +18,22 @@ type streamEnd struct{ err error }
 type streamEndKey struct{}
 
 // stream runs produce until it returns or the subscriber has gone, when yield reports false. The channel is unbuffered:
-// a slow subscriber slows its own producer and nothing else. At is the position of a value, after which a client that
+// a slow subscriber slows its own producer and nothing else. With each value comes the mark after which a client that
 // has it resumes. Values of that kind which the subscriber may not see are left out, each by the rule as it is when the
 // value comes; when the identity runs out, the stream ends. An error, or a panic, becomes the last response.
-func stream[T any](ctx context.Context, r *root, kind string, at func(T) int64, produce func(yield func(T) bool) error) <-chan T {
-	return streamSeen(ctx, r, at, func(yield func(T) bool) error {
-		return produce(func(v T) bool {
+func stream[T any](ctx context.Context, r *root, kind string, produce func(yield func(T, eventstore.Mark) bool) error) <-chan T {
+	return streamSeen(ctx, func(yield func(T, eventstore.Mark) bool) error {
+		return produce(func(v T, at eventstore.Mark) bool {
 			if !r.sees(ctx, kind, v) {
 				return ctx.Err() == nil
 			}
-			return yield(v)
+			return yield(v, at)
 		})
 	})
 }
 
 // streamSeen is stream for who asks by itself whether the subscriber may see what is in a value.
-func streamSeen[T any](ctx context.Context, r *root, at func(T) int64, produce func(yield func(T) bool) error) <-chan T {
+func streamSeen[T any](ctx context.Context, produce func(yield func(T, eventstore.Mark) bool) error) <-chan T {
 	out := make(chan T)
 	end, _ := ctx.Value(streamEndKey{}).(*streamEnd)
 	go func() {
@@ -49,12 +48,11 @@ func streamSeen[T any](ctx context.Context, r *root, at func(T) int64, produce f
 			}
 		}()
 		var expired error
-		err = produce(func(v T) bool {
+		err = produce(func(v T, at eventstore.Mark) bool {
 			if expired = stillValid(ctx); expired != nil {
 				return false
 			}
-			position := at(v)
-			transport.NotePosition(ctx, position, r.Store.Mark(position).String())
+			transport.NotePosition(ctx, at.Position, at.String())
 			select {
 			case out <- v:
 				return true
@@ -75,31 +73,35 @@ func streamSeen[T any](ctx context.Context, r *root, at func(T) int64, produce f
 func watch[R any](
 	ctx context.Context, r *root, view string, get func(context.Context, string) (*R, error), id string, at func(*R) int64,
 ) (<-chan *R, error) {
+	stands := r.stands()
 	seen, err := r.resume(ctx, nil, nil)
 	if err != nil {
 		return nil, err
 	}
+	stands.has.Position = given(seen)
 	changes, err := r.Feed.Watch(ctx, view, id)
 	if err != nil {
 		return nil, err
 	}
-	return streamSeen(ctx, r, at, func(yield func(*R) bool) error {
+	return streamSeen(ctx, func(yield func(*R, eventstore.Mark) bool) error {
 		if _, err := r.ready(ctx, view, nil, nil, eventstore.Token{}); err != nil {
 			return err
 		}
-		w := watching[R]{root: r, view: view, at: at, yield: yield, has: r.Store.Mark(given(seen))}
+		w := watching[R]{standing: stands, view: view, at: at, yield: yield}
 		if w.has.Position < r.Progress.ParkedMoved(view) {
-			w.has = r.Store.Mark(0) // the object may have changed since without an event
+			w.has.Position = 0 // the object may have changed since without an event
 		}
 		var row *R
-		err := r.sharing.Do(ctx, func(ctx context.Context) (err error) {
-			row, err = get(ctx, id)
-			return err
+		under, err := r.inOneEpoch(func() error {
+			return r.sharing.Do(ctx, func(ctx context.Context) (err error) {
+				row, err = get(ctx, id)
+				return err
+			})
 		})
 		if err != nil {
 			return err
 		}
-		if more, err := w.tell(ctx, row); err != nil || !more {
+		if more, err := w.tell(ctx, under, row); err != nil || !more {
 			return err
 		}
 		read := func(ctx context.Context, _ []string) ([]*R, error) {
@@ -107,11 +109,15 @@ func watch[R any](
 			return []*R{row}, err
 		}
 		for change := range changes {
-			rows, err := queries.Shared(ctx, r.sharing, r.Progress.Edition(view), []string{id}, change.Position, read)
+			var rows []*R
+			under, err := r.inOneEpoch(func() (err error) {
+				rows, err = queries.Shared(ctx, r.sharing, r.Progress.Edition(view), []string{id}, change.Position, change.Epoch, read)
+				return err
+			})
 			if err != nil {
 				return err
 			}
-			if more, err := w.tell(ctx, rows[0]); err != nil || !more {
+			if more, err := w.tell(ctx, under, rows[0]); err != nil || !more {
 				return err
 			}
 		}
@@ -119,20 +125,20 @@ func watch[R any](
 	}), nil
 }
 
-// watching is what a subscriber knows of an object.
+// watching is what a subscriber knows of an object. One who comes again has its state from before.
 type watching[R any] struct {
-	root  *root
+	standing
 	view  string
 	at    func(*R) int64
-	yield func(*R) bool
-	has   eventstore.Mark      // of the state that it has; one who comes again has it from before
-	why   *queries.Degradation // of that state
+	yield func(*R, eventstore.Mark) bool
+	why   *queries.Degradation // of the state that it has
 	told  bool                 // here
 }
 
-// tell yields the object if its state is new. More is false when it is gone, or the client is.
-func (w *watching[R]) tell(ctx context.Context, row *R) (more bool, err error) {
-	if err := w.stillHas(ctx); err != nil {
+// tell yields the object, as it was read under an epoch, if its state is new. More is false when it is gone, or the client
+// is.
+func (w *watching[R]) tell(ctx context.Context, under int32, row *R) (more bool, err error) {
+	if err := w.take(ctx, under, 0); err != nil {
 		return false, err
 	}
 	if row == nil {
@@ -148,8 +154,8 @@ func (w *watching[R]) tell(ctx context.Context, row *R) (more bool, err error) {
 	case !sees:
 		return true, nil
 	default:
-		w.has, w.why, w.told = w.root.Store.Mark(at), why, true
-		return w.yield(row), nil
+		w.has.Position, w.why, w.told = at, why, true
+		return w.yield(row, w.has), nil
 	}
 }
 
@@ -162,22 +168,6 @@ func degradation[R any](row *R) *queries.Degradation {
 }
 
 func same(a, b *queries.Degradation) bool { return a == b || (a != nil && b != nil && *a == *b) }
-
-// stillHas tells whether the state that the subscriber has is one that the log still leads to.
-func (w *watching[R]) stillHas(ctx context.Context) error {
-	now := w.root.Store.Mark(w.has.Position)
-	if now == w.has {
-		return nil
-	}
-	err := w.root.Store.CheckMark(ctx, w.has)
-	if beyond, ok := errors.AsType[*eventstore.BeyondHeadError](err); ok {
-		return &eventstore.DivergedError{Position: beyond.Position, Reason: "the log was restored to before it"}
-	}
-	if err == nil {
-		w.has = now
-	}
-	return err
-}
 
 // aroundStreams lets the error for which a subscription ended be its last response.
 func (p presenter) aroundStreams(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {

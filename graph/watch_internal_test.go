@@ -36,13 +36,14 @@ func TestWatchingTellsStatesOnce(t *testing.T) {
 	} {
 		var told []int64
 		w := watching[watchedRow]{
-			root: root, view: "row", has: eventstore.Mark{Position: c.seen}, at: func(r *watchedRow) int64 { return r.position },
-			yield: func(r *watchedRow) bool { told = append(told, r.position); return true },
+			standing: standing{root: root, has: eventstore.Mark{Position: c.seen}}, view: "row",
+			at:    func(r *watchedRow) int64 { return r.position },
+			yield: func(r *watchedRow, _ eventstore.Mark) bool { told = append(told, r.position); return true },
 		}
 		more, code := true, any(nil)
 		for _, row := range c.rows {
 			var err error
-			if more, err = w.tell(ctx, row); err != nil {
+			if more, err = w.tell(ctx, 0, row); err != nil {
 				code = presenter{}.present(ctx, err).Extensions["code"]
 			}
 		}

@@ -21,20 +21,30 @@ type Changes struct {
 	// Position is how far this reaches: the view includes the log up to here, and every key that an event up to here
 	// changed has been told. Going on after it misses nothing.
 	Position int64
+	Epoch    int32 // of the log in which all this holds
 }
 
-// Changes yields which keys of a view changed after a position, for as long as the context lasts: each time those that
-// changed since, each once. A key whose stream is parked, or not any more, has changed too. A subscriber is a position in
+// Changes yields which keys of a view changed after an event of the log, for as long as the context lasts: each time those
+// that changed since, each once. A key whose stream is parked, or not any more, has changed too. A subscriber is a place in
 // the log here too: one who is slow finds more keys merged the next time, up to a bound, and nothing is gathered for it
-// meanwhile. A view that the feed was not made for is an *UnknownProjectionError, a position beyond the head of the log a
-// *eventstore.BeyondHeadError, and later, when the log was restored to before what was yielded, a
-// *eventstore.DivergedError. A projection that stands still is a pause, and so is a database that cannot be reached.
-func (f *Feed) Changes(ctx context.Context, projection string, after int64) (iter.Seq2[Changes, error], error) {
+// meanwhile. Of the token, the position is enough; the event and the epoch let it be told from another history.
+//
+// A view that the feed was not made for is an *UnknownProjectionError, a position beyond the head of the log a
+// *eventstore.BeyondHeadError, and, now or later, when the log was restored to before what was yielded, or to before the
+// token's event, a *eventstore.DivergedError. What a subscriber has read of the view itself may be later than that. So
+// once the epoch of the log was raised, the next Changes have the epoch from before, and may name no key: they are for the
+// subscriber to look whether the log still holds what it has. A projection that stands still is a pause, and so is a
+// database that cannot be reached. It needs Run to be running.
+func (f *Feed) Changes(ctx context.Context, projection string, after eventstore.Token) (iter.Seq2[Changes, error], error) {
 	v, known := f.views[projection]
 	if !known {
 		return nil, &UnknownProjectionError{Projection: projection}
 	}
-	from, err := f.tail.start(ctx, &after)
+	epoch := after.Epoch
+	if epoch == 0 {
+		epoch, _ = f.store.Epoch()
+	}
+	from, err := f.tail.startAfter(ctx, after)
 	if err != nil {
 		return nil, err
 	}
@@ -44,33 +54,63 @@ func (f *Feed) Changes(ctx context.Context, projection string, after int64) (ite
 		touched := &touched{projection: projection}
 		f.follow(touched, true)
 		defer f.follow(touched, false)
-		follower, reached := f.tail.follow(EventFilter{Types: v.projection.Types}, from), from.position
-		waiting := touched.wait(ctx)
+		c := changing{
+			feed: f, view: v.projection, follower: f.tail.follow(EventFilter{Types: v.projection.Types}, from),
+			touched: touched, reached: from.position, epoch: epoch,
+		}
+		c.waiting = touched.wait(ctx)
 		for {
-			events, err := follower.gather(waiting)
-			if err != nil {
-				yield(Changes{}, err)
+			changes, err := c.next(ctx)
+			if err == nil && ctx.Err() != nil {
 				return
 			}
-			if ctx.Err() != nil {
-				return
-			}
-			keys := touched.take()
-			if waiting.Err() != nil {
-				waiting = touched.wait(ctx)
-			}
-			if len(events) == 0 && len(keys) == 0 {
-				continue
-			}
-			if len(events) > 0 && !f.included(ctx, projection, events[len(events)-1].Position) {
-				return
-			}
-			c := v.projection.changes(events, keys, reached)
-			if reached = c.Position; !yield(c, nil) {
+			if !yield(changes, err) || err != nil {
 				return
 			}
 		}
 	}, nil
+}
+
+// changing is one who follows the changes of a view.
+type changing struct {
+	feed     *Feed
+	view     Projection
+	follower *follower
+	touched  *touched
+	waiting  context.Context // ends when there are keys, or the epoch was raised
+	reached  int64           // what was yielded reaches up to here
+	epoch    int32           // under which
+}
+
+// next waits for changes. It returns none when the context has ended.
+func (c *changing) next(ctx context.Context) (Changes, error) {
+	for ctx.Err() == nil {
+		epoch, raised := c.feed.store.Epoch()
+		if epoch != c.epoch {
+			before := Changes{Position: c.reached, Epoch: c.epoch}
+			c.epoch = epoch
+			return before, nil
+		}
+		before := *c.follower
+		events, err := c.follower.gather(c.waiting)
+		if err != nil {
+			return Changes{}, err
+		}
+		keys := c.touched.take()
+		if c.waiting.Err() != nil {
+			c.waiting = c.touched.wait(ctx)
+		}
+		if len(events) > 0 && !c.feed.included(ctx, c.view.Name, events[len(events)-1].Position, raised) {
+			c.follower.back(before) // to what the log has after that now
+			events = nil
+		}
+		if len(events) > 0 || len(keys) > 0 {
+			changes := c.view.changes(events, keys, c.reached)
+			changes.Epoch, c.reached = epoch, changes.Position
+			return changes, nil
+		}
+	}
+	return Changes{}, nil
 }
 
 // gather returns the events that follow, at least one, and those that are there behind them. None without an error means
@@ -95,10 +135,16 @@ func (f *follower) gather(ctx context.Context) ([]eventstore.Event, error) {
 	return events, nil
 }
 
-// included returns when the view includes the log up to a position. False means that the context ended.
-func (f *Feed) included(ctx context.Context, projection string, position int64) bool {
+// included returns when the view includes the log up to a position. False means that the context ended, or that the epoch
+// of the log was raised: the position may be lost, and the view come to it never.
+func (f *Feed) included(ctx context.Context, projection string, position int64, raised <-chan struct{}) bool {
 	for {
-		err := f.progress.wait(ctx, projection, position, false)
+		err := f.progress.wait(ctx, projection, position, false, raised)
+		select {
+		case <-raised:
+			return false
+		default:
+		}
 		if err == nil {
 			return true
 		}
@@ -184,4 +230,22 @@ func (f *Feed) follow(t *touched, on bool) {
 	}
 	delete(f.touches, t)
 	t.stop()
+}
+
+// heed has those who follow changes look again whenever the epoch of the log was raised.
+func (f *Feed) heed(ctx context.Context) {
+	_, raised := f.store.Epoch()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-raised:
+		}
+		_, raised = f.store.Epoch()
+		f.mu.Lock()
+		for t := range f.touches {
+			t.add(nil)
+		}
+		f.mu.Unlock()
+	}
 }

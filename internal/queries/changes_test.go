@@ -23,7 +23,7 @@ func (r *replica) keep(t *testing.T, l *live, until int64) {
 	if r.position >= until { // it got more at once
 		return
 	}
-	changes, err := l.feed.Changes(deadline(t), "tally", r.position)
+	changes, err := l.feed.Changes(deadline(t), "tally", eventstore.Token{Position: r.position})
 	if err != nil {
 		t.Error(err)
 		return
@@ -99,7 +99,7 @@ func TestChangesWaitForTheViewAndMerge(t *testing.T) {
 	t.Parallel()
 	l := setupLive(t)
 	start := l.append(t, "tally-a", counted{By: 1})
-	changes, err := l.feed.Changes(deadline(t), "tally", start.Position)
+	changes, err := l.feed.Changes(deadline(t), "tally", start)
 	require.NoError(t, err)
 	told := make(chan queries.Changes)
 	go func() {
@@ -139,13 +139,13 @@ func TestChangesOfWhatCannotBe(t *testing.T) {
 	t.Parallel()
 	l := setupLive(t)
 	var unknown *queries.UnknownProjectionError
-	_, err := l.feed.Changes(t.Context(), "telly", 0)
+	_, err := l.feed.Changes(t.Context(), "telly", eventstore.Token{})
 	require.ErrorAs(t, err, &unknown)
 	var beyond *eventstore.BeyondHeadError
-	_, err = l.feed.Changes(t.Context(), "tally", 1)
+	_, err = l.feed.Changes(t.Context(), "tally", eventstore.Token{Position: 1})
 	require.ErrorAs(t, err, &beyond)
 	ctx, cancel := context.WithCancel(t.Context())
-	changes, err := l.feed.Changes(ctx, "tally", 0)
+	changes, err := l.feed.Changes(ctx, "tally", eventstore.Token{})
 	require.NoError(t, err)
 	cancel()
 	for range changes {

@@ -87,7 +87,7 @@ func TestParkingIsAChange(t *testing.T) {
 	watched, err := l.feed.Watch(deadline(t), "tally", "tally-a")
 	require.NoError(t, err)
 	<-watched // the first comes in any case
-	changes, err := l.feed.Changes(deadline(t), "tally", token.Position)
+	changes, err := l.feed.Changes(deadline(t), "tally", token)
 	require.NoError(t, err)
 	told := make(chan queries.Changes)
 	go func() {

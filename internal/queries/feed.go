@@ -19,6 +19,7 @@ type Change struct {
 	Projection string
 	Key        string
 	Position   int64 // the view includes the log up to here
+	Epoch      int32 // of the log in which it does
 }
 
 // Feed tells subscribers that a key of a view changed: the process's tail of the log says which key, the projection's
@@ -35,6 +36,7 @@ type Feed struct {
 	wanted   chan struct{} // holds a value when the first watcher came
 	idle     func()        // ends the session when the last watcher goes; nil outside of one
 	seen     int64         // events up to here have been told to those who watched
+	epoch    int32         // of the log, as the session sees it
 
 	calm map[string]calm // by checkpoint; see LastChange
 
@@ -154,6 +156,9 @@ func (v *watched) mark(w *watcher, position int64) {
 
 // Run tells the watchers until the context ends, and then returns nil. While nobody watches it does nothing.
 func (f *Feed) Run(ctx context.Context) error {
+	var heeding sync.WaitGroup
+	defer heeding.Wait()
+	heeding.Go(func() { f.heed(ctx) })
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
@@ -187,7 +192,7 @@ func (f *Feed) session(parent context.Context) error {
 	var delivering sync.WaitGroup
 	defer delivering.Wait()
 	defer stop()
-	_, raised := f.store.Epoch()
+	epoch, raised := f.store.Epoch()
 	head, err := f.store.Head(ctx)
 	if err != nil {
 		return fmt.Errorf("begin to feed: %w", err)
@@ -204,39 +209,37 @@ func (f *Feed) session(parent context.Context) error {
 	for _, v := range f.views {
 		types = append(types, v.projection.Types...)
 	}
-	events, err := f.tail.Events(ctx, &head.Position, EventFilter{Types: types})
-	if err != nil {
-		return err
-	}
-	if !f.begin(head.Position, stop) {
+	if !f.begin(head.Position, epoch, stop) {
 		return nil
 	}
 	defer f.end()
 	for _, v := range f.views {
 		delivering.Go(func() { f.deliver(ctx, v) })
 	}
-	for e, err := range events {
+	from := beginning{spot: spot{head.Position, head.EventID}, rewinds: -1} // the tail may not know yet what the head says
+	for e, err := range f.tail.events(ctx, from, EventFilter{Types: types}) {
 		if err != nil {
 			return err
 		}
-		f.tell(e)
+		f.tell(e.Event)
 	}
 	return nil
 }
 
-// begin opens a session at a position. What the log holds up to there was told to nobody, so that all are told now.
-// False means that nobody watches any more.
-func (f *Feed) begin(position int64, idle func()) bool {
+// begin opens a session at a position. What the log holds up to there was told to nobody, so that all are told now. What
+// they wait for from a session before may be lost, and come never. False means that nobody watches any more.
+func (f *Feed) begin(position int64, epoch int32, idle func()) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.watchers == 0 {
 		return false
 	}
-	f.idle, f.seen = idle, position
+	f.idle, f.seen, f.epoch = idle, position, epoch
 	for _, v := range f.views {
 		for _, ws := range v.keys {
 			for w := range ws {
 				v.mark(w, position)
+				w.oldest, w.newest = position, position
 			}
 		}
 	}
@@ -282,7 +285,7 @@ func (f *Feed) deliver(ctx context.Context, v *watched) {
 			}
 			continue
 		}
-		if err := f.progress.wait(ctx, v.projection.Name, oldest, false); err != nil {
+		if err := f.progress.wait(ctx, v.projection.Name, oldest, false, nil); err != nil {
 			if !errors.Is(err, context.Canceled) {
 				rest(ctx, feedRetry)
 			}
@@ -316,7 +319,7 @@ func (f *Feed) send(v *watched, reached int64) {
 		case <-w.out: // not taken: the new one replaces it
 		default:
 		}
-		w.out <- Change{Projection: v.projection.Name, Key: w.key, Position: reached}
+		w.out <- Change{Projection: v.projection.Name, Key: w.key, Position: reached, Epoch: f.epoch}
 		if w.newest <= reached {
 			delete(v.pending, w)
 		} else {

@@ -2,9 +2,12 @@ package queries
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
+
+	"github.com/google/uuid"
 
 	"github.com/headrace/headrace/internal/eventstore"
 )
@@ -19,36 +22,50 @@ func (f EventFilter) takes(e *eventstore.Event) bool {
 	return (f.Stream == "" || e.Stream == f.Stream) && (len(f.Types) == 0 || slices.Contains(f.Types, e.Type))
 }
 
+// Logged is an event, and the mark of its position under the epoch in which it was read. Who has seen the event and comes
+// again with the mark is told when it is there no more.
+type Logged struct {
+	eventstore.Event
+	Mark eventstore.Mark
+}
+
 // Events yields the events after a position, first those that are there and then live ones, in the order of the log,
 // each once. Nil stands for the head of the log at the time of the call: the starting point is fixed before Events
 // returns. A position beyond the head is a *eventstore.BeyondHeadError. When the log is restored to before what the
-// subscriber has seen, by the last event that it was given, the sequence ends with a *eventstore.DivergedError. The sequence ends when the context ends; a database that cannot be reached is a pause, and any other error in
-// reading the log ends the sequence. It may be ranged over once. It needs Run to be running.
-func (t *Tail) Events(ctx context.Context, after *int64, f EventFilter) (iter.Seq2[eventstore.Event, error], error) {
+// subscriber has seen, by the last event that it was given, the sequence ends with a *eventstore.DivergedError. The
+// sequence ends when the context ends; a database that cannot be reached is a pause, and any other error in reading the
+// log ends the sequence. It may be ranged over once. It needs Run to be running.
+func (t *Tail) Events(ctx context.Context, after *int64, f EventFilter) (iter.Seq2[Logged, error], error) {
 	from, err := t.start(ctx, after)
 	if err != nil {
 		return nil, err
 	}
-	return func(yield func(eventstore.Event, error) bool) {
+	return t.events(ctx, from, f), nil
+}
+
+func (t *Tail) events(ctx context.Context, from beginning, f EventFilter) iter.Seq2[Logged, error] {
+	return func(yield func(Logged, error) bool) {
 		t.join()
 		defer t.leave()
 		follower := t.follow(f, from)
 		for {
 			events, err := follower.next(ctx)
 			if err != nil {
-				yield(eventstore.Event{}, err)
+				yield(Logged{}, err)
 				return
 			}
 			if len(events) == 0 {
 				return
 			}
 			for i := range events {
-				if !yield(events[i], nil) {
+				mark := follower.under
+				mark.Position = events[i].Position
+				if !yield(Logged{Event: events[i], Mark: mark}, nil) {
 					return
 				}
 			}
 		}
-	}, nil
+	}
 }
 
 // Check tells whether a subscription may begin after a position: nil, or *eventstore.BeyondHeadError.
@@ -57,42 +74,69 @@ func (t *Tail) Check(ctx context.Context, after int64) error {
 	return err
 }
 
+// beginning is where a subscription begins, and what the tail had seen of the log by then.
+type beginning struct {
+	spot
+	rewinds int
+}
+
 // start says where a subscription begins. A position that the tail has come to is known to be in the log.
-func (t *Tail) start(ctx context.Context, after *int64) (spot, error) {
+func (t *Tail) start(ctx context.Context, after *int64) (beginning, error) {
+	position := int64(0)
 	if after != nil {
-		if from, known := t.known(max(*after, 0)); known {
-			return from, nil
-		}
+		position = max(*after, 0)
+	}
+	from, known := t.known(position)
+	if known && after != nil {
+		return from, nil
 	}
 	if !t.turn(ctx) {
-		return spot{}, fmt.Errorf("begin to tail the log: %w", ctx.Err())
+		return beginning{}, fmt.Errorf("begin to tail the log: %w", ctx.Err())
 	}
 	defer t.endTurn()
 	head, err := t.store.Head(ctx)
 	if err != nil {
-		return spot{}, fmt.Errorf("begin to tail the log: %w", err)
+		return beginning{}, fmt.Errorf("begin to tail the log: %w", err)
 	}
-	from := spot{head.Position, head.EventID}
-	if after == nil || *after == head.Position {
-		return from, nil
+	switch {
+	case after == nil || *after == head.Position:
+		from.spot = spot{head.Position, head.EventID}
+	case *after > head.Position:
+		return beginning{}, &eventstore.BeyondHeadError{Position: *after, Head: head.Position}
 	}
-	if *after > head.Position {
-		return spot{}, &eventstore.BeyondHeadError{Position: *after, Head: head.Position}
-	}
-	return spot{position: max(*after, 0)}, nil
+	return from, nil
 }
 
-// known tells whether the tail has come to a position, and which event is there if it is kept.
-func (t *Tail) known(position int64) (spot, bool) {
+// startAfter is start for who has seen the event that the token stands for. When that is there no more, the subscription
+// ends with a *eventstore.DivergedError, now or as soon as it looks. Of a token without an event it takes the position.
+func (t *Tail) startAfter(ctx context.Context, after eventstore.Token) (beginning, error) {
+	from, err := t.start(ctx, &after.Position)
+	if after.EventID == uuid.Nil || from.id == after.EventID {
+		return from, err
+	}
+	if beyond := (*eventstore.BeyondHeadError)(nil); errors.As(err, &beyond) {
+		_ = t.store.Review(ctx) // who is told so finds the epoch raised
+		return from, &eventstore.DivergedError{Position: beyond.Position, Reason: "the log was restored to before it"}
+	}
+	from.id, from.rewinds = after.EventID, -1 // it looks at once
+	return from, err
+}
+
+// known tells whether the tail has come to a position, in the log's history as it is, and which event is there if it is
+// kept.
+func (t *Tail) known(position int64) (beginning, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	if position > t.newest.position {
-		return spot{}, false
+	from := beginning{spot: spot{position: position}, rewinds: t.rewinds}
+	if position > t.newest.position || (position > 0 && t.under != t.store.Mark(0)) {
+		return from, false
 	}
-	if back := t.newest.position - position; back < int64(len(t.kept)) {
-		return spotOf(&t.kept[int64(len(t.kept))-1-back]), true
+	if back := t.newest.position - position; back == 0 {
+		from.spot = t.newest
+	} else if back < int64(len(t.kept)) {
+		from.spot = spotOf(&t.kept[int64(len(t.kept))-1-back])
 	}
-	return spot{position: position}, true
+	return from, true
 }
 
 // turn waits until few enough subscribers read the log. False means that the context ended.
@@ -117,12 +161,17 @@ type follower struct {
 	told    spot // the last that passed, or where it began
 	page    int  // events of the next page of the log; 0 before the first
 	rewinds int  // of the tail, when it last looked
+
+	under eventstore.Mark // the epoch under which what it last returned was read
 }
 
-func (t *Tail) follow(filter EventFilter, from spot) *follower {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return &follower{tail: t, filter: filter, at: from, told: from, rewinds: t.rewinds}
+func (t *Tail) follow(filter EventFilter, from beginning) *follower {
+	return &follower{tail: t, filter: filter, at: from.spot, told: from.spot, rewinds: from.rewinds}
+}
+
+// back has a follower take back what it returned since it was as it is to be again, and look at the log there.
+func (f *follower) back(to follower) {
+	f.at, f.told, f.rewinds = to.at, to.told, -1
 }
 
 // next returns the events that follow, at least one, and waits for them. None without an error means that the context
@@ -170,6 +219,7 @@ func (f *follower) read(ctx context.Context) ([]eventstore.Event, error) {
 	if !t.turn(ctx) {
 		return nil, nil
 	}
+	under := t.store.Mark(0)
 	page, err := t.store.ReadLog(ctx, eventstore.LogQuery{
 		After: f.at.position, Seen: f.at.id, Stream: f.filter.Stream, Types: f.filter.Types, Limit: f.limit(),
 	})
@@ -190,6 +240,7 @@ func (f *follower) read(ctx context.Context) ([]eventstore.Event, error) {
 	if f.told.position == f.at.position {
 		f.told.id = page.SeenID // of one who began at a bare position
 	}
+	f.under = under
 	f.moveTo(spot{page.ScannedTo, page.ScannedID}, page.Events)
 	f.adapt(page.Events)
 	return page.Events, nil

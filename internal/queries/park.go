@@ -13,7 +13,7 @@ const (
 
 // newer returns some of the kept events after where a follower is that pass its filter, and how far it looked: not beyond
 // where it is when the tail has not come further. Live is false when some are no longer kept, or when the log may have
-// another history than the follower saw; the log has them, and knows. The events are copies and few, so that a subscriber
+// another history than the follower or the tail saw; the log has them, and knows. The events are copies and few, so that a subscriber
 // who is slow with them keeps no more than those in memory.
 func (t *Tail) newer(f *follower) (events []eventstore.Event, scannedTo spot, live bool) {
 	t.mu.RLock()
@@ -24,6 +24,9 @@ func (t *Tail) newer(f *follower) (events []eventstore.Event, scannedTo spot, li
 	}
 	if f.at.position >= t.newest.position {
 		return nil, f.at, true
+	}
+	if t.under != t.store.Mark(0) {
+		return nil, f.at, false
 	}
 	first := t.newest.position - int64(len(t.kept)) + 1
 	if f.at.position+1 < first {
@@ -46,6 +49,7 @@ func (t *Tail) newer(f *follower) (events []eventstore.Event, scannedTo spot, li
 			break
 		}
 	}
+	f.under = t.under
 	return events, scannedTo, true
 }
 

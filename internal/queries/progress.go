@@ -226,7 +226,7 @@ func (p *Progress) Wait(ctx context.Context, projection string, t eventstore.Tok
 			return err
 		}
 	}
-	err := p.wait(ctx, projection, t.Position, true)
+	err := p.wait(ctx, projection, t.Position, true, nil)
 	if now, _ := p.store.Epoch(); err == nil && now != epoch {
 		return p.check(ctx, projection, t) // it was waited for in another history
 	}
@@ -261,8 +261,12 @@ func (p *Progress) judge(projection string, t eventstore.Token, epoch int32) (in
 	return seen.within(t) && t.Position <= seen.least().Position, true
 }
 
-// wait is Wait for a position that is known to be of this history. Counted waits are bounded and hurry the consumer.
-func (p *Progress) wait(ctx context.Context, projection string, position int64, counted bool) error {
+// errRaised says that the log has another history than a position that was waited for.
+var errRaised = errors.New("the epoch of the log was raised")
+
+// wait is Wait for a position that is known to be of this history. Counted waits are bounded and hurry the consumer. When
+// raised is closed the error is errRaised.
+func (p *Progress) wait(ctx context.Context, projection string, position int64, counted bool, raised <-chan struct{}) error {
 	w, err := p.enlist(projection, position, counted)
 	if err != nil || w == nil {
 		return err
@@ -278,6 +282,7 @@ func (p *Progress) wait(ctx context.Context, projection string, position int64, 
 	case err := <-w.done:
 		return err
 	case <-ctx.Done():
+	case <-raised:
 	}
 	p.dismiss(projection, w)
 	select {
@@ -285,10 +290,14 @@ func (p *Progress) wait(ctx context.Context, projection string, position int64, 
 		return err
 	default:
 	}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	switch err := ctx.Err(); {
+	case err == nil:
+		return errRaised
+	case errors.Is(err, context.DeadlineExceeded):
 		return p.behind(projection, position)
+	default:
+		return fmt.Errorf("wait for %s: %w", projection, err)
 	}
-	return fmt.Errorf("wait for %s: %w", projection, ctx.Err())
 }
 
 // enlist adds a waiter, or returns nil when there is nothing to wait for.

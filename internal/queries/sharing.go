@@ -71,12 +71,14 @@ func NewSharing(cfg SharingConfig) *Sharing {
 }
 
 // Shared returns the rows of a view's keys, nil where there is none, as of a position of the log that the view is known to
-// include, or a later one. It calls read for those that nobody has read as of then, with a context of nobody in
-// particular: what it returns must not depend on who asks. Rows are shared and must not be changed.
+// include in an epoch, or a later one. When the log has another epoch by now, the rows are as they are. It calls read for
+// those that nobody has read as of then, with a context of nobody in particular: what it returns must not depend on who
+// asks. Rows are shared and must not be changed.
 func Shared[R any](
-	ctx context.Context, s *Sharing, view string, keys []string, position int64, read func(context.Context, []string) ([]*R, error),
+	ctx context.Context, s *Sharing, view string, keys []string, position int64, epoch int32,
+	read func(context.Context, []string) ([]*R, error),
 ) ([]*R, error) {
-	readings, missing := s.claim(view, keys, position)
+	readings, missing := s.claim(view, keys, position, epoch)
 	if missing != nil {
 		go s.fill(context.Background(), missing, func(ctx context.Context) error {
 			rows, err := read(ctx, missing.keys)
@@ -102,8 +104,11 @@ func Shared[R any](
 }
 
 // claim finds the readings of keys, and makes those that are missing, which the caller has to fill.
-func (s *Sharing) claim(view string, keys []string, position int64) (readings []*reading, missing *batch) {
+func (s *Sharing) claim(view string, keys []string, position int64, seen int32) (readings []*reading, missing *batch) {
 	epoch := s.cfg.Epoch()
+	if seen != epoch {
+		position = 0 // it says nothing of the view as it is, and must not pass for a position of this epoch
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, key := range keys {

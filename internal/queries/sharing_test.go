@@ -35,7 +35,7 @@ func TestReadingsAreShared(t *testing.T) {
 	var all sync.WaitGroup
 	for range 1000 {
 		all.Go(func() {
-			rows, err := queries.Shared(t.Context(), s, "tally", []string{"a", "none", "b"}, 7, x.read)
+			rows, err := queries.Shared(t.Context(), s, "tally", []string{"a", "none", "b"}, 7, 0, x.read)
 			if err != nil || rows[0].ID != "a" || rows[1] != nil || rows[2].ID != "b" {
 				t.Errorf("%v: %v", rows, err)
 			}
@@ -48,11 +48,11 @@ func TestReadingsAreShared(t *testing.T) {
 		position int64
 		count    int
 	}{{"tally", 7, 1}, {"tally", 3, 1}, {"tally", 8, 2}, {"tally", 7, 2}, {"other", 7, 3}} {
-		rows, err := queries.Shared(t.Context(), s, c.view, []string{"a"}, c.position, x.read)
+		rows, err := queries.Shared(t.Context(), s, c.view, []string{"a"}, c.position, 0, x.read)
 		require.NoError(t, err)
 		require.Equal(t, c.count, rows[0].Count, "%+v", c)
 	}
-	rows, err := queries.Shared(t.Context(), s, "tally", []string{"a", "b", "c"}, 8, x.read)
+	rows, err := queries.Shared(t.Context(), s, "tally", []string{"a", "b", "c"}, 8, 0, x.read)
 	require.NoError(t, err)
 	require.Equal(t, []int{2, 4, 4}, []int{rows[0].Count, rows[1].Count, rows[2].Count}, "what is missing is read at once")
 }
@@ -63,7 +63,7 @@ func TestReadingsThatFail(t *testing.T) {
 	t.Parallel()
 	s, x := queries.NewSharing(queries.SharingConfig{}), &table{}
 	tries := 0
-	rows, err := queries.Shared(t.Context(), s, "tally", []string{"a"}, 1, func(ctx context.Context, keys []string) ([]*tally, error) {
+	rows, err := queries.Shared(t.Context(), s, "tally", []string{"a"}, 1, 0, func(ctx context.Context, keys []string) ([]*tally, error) {
 		if tries++; tries < 3 {
 			return nil, io.ErrUnexpectedEOF
 		}
@@ -75,18 +75,18 @@ func TestReadingsThatFail(t *testing.T) {
 
 	broken := errors.New("broken")
 	fail := func(context.Context, []string) ([]*tally, error) { return nil, broken }
-	_, err = queries.Shared(t.Context(), s, "tally", []string{"b"}, 1, fail)
+	_, err = queries.Shared(t.Context(), s, "tally", []string{"b"}, 1, 0, fail)
 	require.ErrorIs(t, err, broken)
-	_, err = queries.Shared(t.Context(), s, "tally", []string{"b"}, 1, func(context.Context, []string) ([]*tally, error) { panic("broken") })
+	_, err = queries.Shared(t.Context(), s, "tally", []string{"b"}, 1, 0, func(context.Context, []string) ([]*tally, error) { panic("broken") })
 	require.ErrorContains(t, err, "panicked")
-	_, err = queries.Shared(t.Context(), s, "tally", []string{"b"}, 1, x.read)
+	_, err = queries.Shared(t.Context(), s, "tally", []string{"b"}, 1, 0, x.read)
 	require.NoError(t, err)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	begun, proceed := make(chan struct{}), make(chan struct{})
 	first := make(chan error, 1)
 	go func() {
-		_, err := queries.Shared(ctx, s, "tally", []string{"c"}, 1, func(ctx context.Context, keys []string) ([]*tally, error) {
+		_, err := queries.Shared(ctx, s, "tally", []string{"c"}, 1, 0, func(ctx context.Context, keys []string) ([]*tally, error) {
 			close(begun)
 			<-proceed
 			return x.read(ctx, keys)
@@ -97,7 +97,7 @@ func TestReadingsThatFail(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, <-first, context.Canceled)
 	close(proceed)
-	rows, err = queries.Shared(t.Context(), s, "tally", []string{"c"}, 1, fail)
+	rows, err = queries.Shared(t.Context(), s, "tally", []string{"c"}, 1, 0, fail)
 	require.NoError(t, err, "the first one's reading answers")
 	require.NotNil(t, rows[0])
 }

@@ -64,7 +64,8 @@ type Tail struct {
 	before      uuid.UUID          // the event before those
 	bytes       int                // of kept
 	newest      spot               // the newest the reader has seen; position 0 before it began
-	rewinds     int                // how often the log turned out to have another history
+	under       eventstore.Mark    // the epoch under which the log was last seen to hold newest; its position is 0
+	rewinds     int                // how often the log turned out to have another history, or may have: it began anew
 	advanced    chan struct{}      // closed when newest changes: wakes those who take every event
 	byStream    parked             // who take one stream's events and have seen all there is
 	byType      parked             // who take events of some types and have seen all there is
@@ -143,14 +144,11 @@ func (t *Tail) Run(ctx context.Context) error {
 	return nil
 }
 
-// begin waits while there is nobody to read for. Then, unless what is kept is near the head, it goes on from the head:
-// subscribers read what lies between on their own. False means to ask again.
+// begin waits while there is nobody to read for. Then it goes on from the head: subscribers read what lies before on their
+// own. False means to ask again.
 func (t *Tail) begin(ctx context.Context) bool {
-	t.mu.Lock()
-	idle, began := t.subscribers == 0, t.reading
-	t.mu.Unlock()
+	idle, began := t.forget()
 	if idle {
-		t.setReading(false)
 		select {
 		case <-ctx.Done():
 		case <-t.wanted:
@@ -166,35 +164,43 @@ func (t *Tail) begin(ctx context.Context) bool {
 		t.wait(ctx, min(t.cfg.PollMax, tailRetry), true)
 		return false
 	}
+	under := t.store.Mark(0)
+	under.Epoch = head.Epoch
 	t.mu.Lock()
-	if head.Position-t.newest.position > int64(t.cfg.Keep) || t.newest.position == 0 {
-		t.kept, t.bytes, t.before = nil, 0, head.EventID
-		t.moveTo(spot{head.Position, head.EventID})
-		t.wakeAll()
-	}
-	t.mu.Unlock()
-	t.setReading(true)
+	defer t.mu.Unlock()
+	t.kept, t.bytes, t.before, t.under = nil, 0, head.EventID, under
+	t.reading = true
+	t.rewinds++ // who is here already may have seen another history
+	t.moveTo(spot{head.Position, head.EventID})
+	t.wakeAll()
 	return true
 }
 
-func (t *Tail) setReading(on bool) {
+// forget drops what is kept when nobody subscribes: the log may be restored to before it meanwhile, which only reading
+// would show.
+func (t *Tail) forget() (idle, reading bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.reading = on
+	if idle = t.subscribers == 0; idle && t.reading {
+		t.kept, t.bytes, t.before, t.reading = nil, 0, uuid.Nil, false
+		t.moveTo(spot{})
+	}
+	return idle, t.reading
 }
 
 // read takes one page and lets the subscribers know. It returns how many events there were.
 func (t *Tail) read(ctx context.Context) (int, error) {
-	from := t.at()
+	from, under := t.at(), t.store.Mark(0)
 	page, err := t.store.ReadLog(ctx, eventstore.LogQuery{After: from.position, Seen: from.id, Limit: t.cfg.Page})
 	if err != nil {
 		return 0, fmt.Errorf("read the log: %w", err)
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.under = under
 	if len(page.Events) == 0 {
 		return 0, nil
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.kept = append(t.kept, page.Events...)
 	for i := range page.Events {
 		t.bytes += size(&page.Events[i])
@@ -232,10 +238,11 @@ func (t *Tail) at() spot {
 	return t.newest
 }
 
-// wait returns when this process has committed beyond the tail, or after the poll interval, for what others commit.
+// wait returns when this process has committed beyond the tail, when the log may have another history, or after the poll
+// interval, for what others commit.
 func (t *Tail) wait(ctx context.Context, poll time.Duration, onlyPoll bool) {
 	head, next := t.store.Committed()
-	if head > t.at().position && !onlyPoll {
+	if (head > t.at().position || !t.current()) && !onlyPoll {
 		return
 	}
 	if onlyPoll {
@@ -248,4 +255,11 @@ func (t *Tail) wait(ctx context.Context, poll time.Duration, onlyPoll bool) {
 	case <-next:
 	case <-timer.C:
 	}
+}
+
+// current tells whether the log was seen to hold what is kept since its epoch was raised last.
+func (t *Tail) current() bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.under == t.store.Mark(0)
 }

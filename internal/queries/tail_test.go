@@ -21,7 +21,7 @@ func take(t testing.TB, tail *queries.Tail, after *int64, f queries.EventFilter,
 	got := make([]eventstore.Event, 0, n)
 	for e, err := range events {
 		require.NoError(t, err)
-		if got = append(got, e); len(got) == n {
+		if got = append(got, e.Event); len(got) == n {
 			return got
 		}
 	}
