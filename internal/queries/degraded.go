@@ -234,6 +234,13 @@ func (p *Progress) learnParked(ctx context.Context, found []serving) error {
 		return fmt.Errorf("look up parked streams: %w", err)
 	}
 	p.mu.Lock()
+	for _, checkpoint := range changed {
+		for shard := range p.parked[checkpoint] {
+			if at := (place{checkpoint, shard}); read[at].streams == nil {
+				read[at] = parkedShard{} // the table has fewer shards than it had
+			}
+		}
+	}
 	keys, tell := map[string][]string{}, []func(){}
 	for at, now := range read {
 		if p.parked[at.checkpoint][at.shard].local.After(started) {

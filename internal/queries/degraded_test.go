@@ -63,6 +63,36 @@ func TestAWaitBringsWhatIsParked(t *testing.T) {
 	require.False(t, remote.AnyDegraded())
 }
 
+// When a table gets fewer shards, what waits is known of those that are left alone.
+func TestWhatWaitedInAShardThatIsNoMoreIsForgotten(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	remote := b.progress()
+	token := b.append(t, "tally-a", counted{By: 1})
+	b.park(t, "tally-a", token.Position, token)
+	exec := func(sql string) {
+		t.Helper()
+		_, err := b.pool.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+	exec(`update parked_streams set shard = 1`)
+	exec(`update checkpoints set shards = 2, parked = 0`)
+	exec(`insert into checkpoints (name, shard, shards, position, event_id, log_id, log_epoch, parked, parked_changes)
+		select name, 1, 2, position, event_id, log_id, log_epoch, 1, 1 from checkpoints`)
+	require.NoError(t, remote.Wait(deadline(t), "tally", token))
+	require.NotNil(t, remote.Degraded("tally", "tally-a"))
+	exec(`delete from checkpoints where shard = 1`)
+	exec(`update parked_streams set shard = 0`)
+	exec(`update checkpoints set shards = 1, parked = 1, parked_changes = 7`)
+	_, err := remote.Freshness(deadline(t), "tally")
+	require.NoError(t, err)
+	require.NotNil(t, remote.Degraded("tally", "tally-a"))
+	b.unpark(t)
+	_, err = remote.Freshness(deadline(t), "tally")
+	require.NoError(t, err)
+	require.False(t, remote.AnyDegraded())
+}
+
 // Nobody need wait where a view is followed.
 func TestFollowingBringsWhatIsParked(t *testing.T) {
 	t.Parallel()
