@@ -24,7 +24,7 @@ type Config struct {
 	Database
 	Listen            string        `name:"listen" env:"LISTEN_ADDR" placeholder:"HOST:PORT" help:"Address to listen on. Default :8080; in development the next free port if that is taken."`
 	MetricsListen     string        `name:"metrics" env:"METRICS_ADDR" placeholder:"HOST:PORT" help:"Address to serve Prometheus metrics on, at /metrics. Unset: in development on the address of everything else, in production nowhere."`
-	DrainTimeout      time.Duration `name:"drain-timeout" env:"DRAIN_TIMEOUT" default:"20s" help:"How long requests may go on after SIGTERM."`
+	DrainTimeout      time.Duration `name:"drain-timeout" env:"DRAIN_TIMEOUT" default:"20s" help:"How long requests, and messages in hand, may go on after SIGTERM."`
 	LeaseTTL          time.Duration `name:"lease-ttl" env:"LEASE_TTL" default:"5s" help:"How long the projections of a killed process wait for another to take them over."`
 	ParkedMax         int           `name:"parked-streams-max" env:"PARKED_STREAMS_MAX" default:"1000" help:"How many streams of a projection or policy may be parked; one more, and it halts."`
 	CancelUnpaidAfter time.Duration `name:"cancel-unpaid-after" env:"CANCEL_UNPAID_AFTER" default:"30m" help:"How long after its placing an unpaid order is cancelled."`

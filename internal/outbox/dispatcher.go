@@ -211,10 +211,14 @@ func (d *Dispatcher) settle(ctx context.Context, batch []claimed) error {
 			continue
 		}
 		wait, tooLarge := d.backOff(m.attempt), errors.Is(m.err, ErrTooLarge)
+		switch {
+		case errors.Is(m.err, ErrNotTaken):
+			d.cfg.Logger.Warn("no receiver was free to take an outbox message, which waits", "topic", m.topic, "id", m.id)
+		case !m.untried && !tooLarge:
+			refused = m.err
+		}
 		if m.untried {
 			wait = 0
-		} else if !tooLarge {
-			refused = m.err
 		}
 		failed.ids, failed.claims = append(failed.ids, m.id), append(failed.claims, m.until)
 		waits, reasons = append(waits, wait.Seconds()), append(reasons, eventstore.Reason(m.err.Error()))
