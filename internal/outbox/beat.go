@@ -13,7 +13,10 @@ import (
 // when the next is due.
 func (n *Node) beat(ctx context.Context) (next time.Duration, err error) {
 	next = n.cfg.TTL / 4
-	bounded, cancel := context.WithTimeout(ctx, max(n.cfg.TTL, time.Second))
+	// One that is cut off may be carried out all the same, after this node has left, and let it seem alive.
+	lasting, end := outlast(ctx, beatGrace)
+	defer end()
+	bounded, cancel := context.WithTimeout(lasting, max(n.cfg.TTL, time.Second))
 	defer cancel()
 	n.beating.Lock()
 	asked := n.asked()
@@ -55,6 +58,22 @@ func (n *Node) beat(ctx context.Context) (next time.Duration, err error) {
 		return next, n.giveBack(bounded, movable)
 	}
 	return next, nil
+}
+
+// beatGrace is how long a renewal that is on its way may take when the node is told to end.
+const beatGrace = 2 * time.Second
+
+// outlast returns a context that ends a while after ctx does, or with end.
+func outlast(ctx context.Context, by time.Duration) (lasting context.Context, end func()) {
+	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		pause(lasting, by)
+		cancel()
+	})
+	return lasting, func() {
+		stop()
+		cancel()
+	}
 }
 
 // asked is what a renewal says of this process.

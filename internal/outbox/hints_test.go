@@ -5,6 +5,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -328,4 +329,30 @@ func TestAHintWakesConsumersOfAnotherProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(b.ctx, t, "the view has it", func() bool { return one.consumers[0].Status().Position == 1 })
+}
+
+// A node that ends in the middle of a renewal does not seem alive afterwards.
+func TestANodeThatEndsWhileItRenewsIsGone(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var told atomic.Int64
+	b.run(func(ctx context.Context) error { // has nodes renew again and again
+		for ctx.Err() == nil {
+			if _, err := b.pool.Exec(ctx, `select pg_notify('headrace', 'leases 0 other')`); err == nil {
+				told.Add(1)
+			}
+		}
+		return nil
+	})
+	for range 30 {
+		node := outbox.NewNode(b.pool, b.store, outbox.NodeConfig{TTL: time.Hour, Logger: quiet()})
+		stop := b.run(node.Run)
+		until(b.ctx, t, "it hears", func() bool { return node.Status().Hears })
+		before := told.Load()
+		until(b.ctx, t, "it is told", func() bool { return told.Load() >= before+3 })
+		stop()
+	}
+	if n := b.count(`select count(*) from nodes`); n != 0 {
+		t.Errorf("%d nodes of 30 seem alive", n)
+	}
 }
