@@ -346,6 +346,7 @@ func (c *Consumer) receive(ctx context.Context, into *runBuffer) {
 			continue
 		}
 		retry.reset()
+		into.miss() // what was published after the log was read and before this is for nobody here
 		for msg := range messages {
 			if len(msg.Payload) == 0 {
 				into.miss() // the run was too large for the broker

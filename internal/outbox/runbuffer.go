@@ -35,7 +35,7 @@ func (r *runBuffer) put(head runHead, payload []byte) {
 	signal(r.wake)
 }
 
-// miss says that something arrived which cannot be read.
+// miss says that something arrived which cannot be read, or may have passed by.
 func (r *runBuffer) miss() {
 	r.mu.Lock()
 	r.missed = true
