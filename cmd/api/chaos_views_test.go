@@ -111,7 +111,7 @@ func TestInUTC(t *testing.T) {
 	}{at, &at, []struct{ At time.Time }{{at}}}
 	inUTC(reflect.ValueOf(&value))
 	for _, got := range []time.Time{value.At, *value.By, value.Each[0].At} {
-		if got != at.UTC() { //nolint:staticcheck // also the zone is to be the same
+		if got != at.UTC() { // also the zone is to be the same
 			t.Errorf("got %v", got)
 		}
 	}

@@ -28,12 +28,21 @@ type pump[T any] struct {
 // noOutcome is why a message is dead that is due again after its last attempt: whoever made it did not live to tell.
 const noOutcome = "no outcome of the last attempt was recorded, as when a message ends its process"
 
+// claimPatience is how long a claim may take when what is in hand is cut off. One that is broken off may have been made all
+// the same, and what it claimed is then nobody's until it is due again.
+const claimPatience = 2 * time.Second
+
 // run works until ctx ends, waits for what is in hand, cuts off what takes longer than the grace, and writes down how all
 // that ended.
 func (p *pump[T]) run(ctx context.Context) {
 	working, cutOff := context.WithCancel(context.WithoutCancel(ctx))
 	defer cutOff()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(p.grace, cutOff) })()
+	claiming, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+	defer context.AfterFunc(ctx, func() {
+		time.AfterFunc(p.grace, cutOff)
+		time.AfterFunc(p.grace+claimPatience, abandon)
+	})()
 	finished := make(chan T, p.workers)
 	free := make(chan struct{}, p.workers)
 	var workers, recorder sync.WaitGroup
@@ -49,8 +58,8 @@ func (p *pump[T]) run(ctx context.Context) {
 		if slots == 0 {
 			break
 		}
-		next := p.next()                      // asked before the claim, so that nothing becomes due in between
-		items, err := p.claim(working, slots) // a claim that is broken off may have been made
+		next := p.next() // asked before the claim, so that nothing becomes due in between
+		items, err := p.claim(claiming, slots)
 		for range slots - len(items) {
 			free <- struct{}{}
 		}

@@ -211,13 +211,14 @@ func TestDispatcherCountsNoAttemptThatNobodyTook(t *testing.T) {
 // held is a publisher whose messages are in hand until they are released or cut off.
 type held struct {
 	taken, release chan struct{}
+	once           *sync.Once
 }
 
 func (held) Close() error { return nil }
 
 func (h held) Publish(_ string, messages ...*message.Message) error {
 	ctx := messages[0].Context()
-	close(h.taken)
+	h.once.Do(func() { close(h.taken) }) // a claim that is on its way may hand it out once more
 	select {
 	case <-h.release:
 	case <-ctx.Done():
@@ -228,7 +229,7 @@ func (h held) Publish(_ string, messages ...*message.Message) error {
 // stopWhileInHand ends a dispatcher that has one message in hand; then is what happens before it has ended.
 func (b *bundle) stopWhileInHand(grace time.Duration, then func(h held)) {
 	b.t.Helper()
-	h := held{taken: make(chan struct{}), release: make(chan struct{})}
+	h := held{make(chan struct{}), make(chan struct{}), new(sync.Once)}
 	cfg := impatient(1)
 	cfg.Grace = grace
 	ctx, stop := context.WithCancel(b.ctx)
@@ -267,8 +268,9 @@ func TestWhatAStoppedInboxCutsOffWasNoAttempt(t *testing.T) {
 	cfg := hasty()
 	cfg.Attempts, cfg.Grace = 1, time.Millisecond
 	taken := make(chan struct{})
+	take := sync.OnceFunc(func() { close(taken) }) // a claim that is on its way may hand it out once more
 	in := b.inbox(nil, cfg, outbox.InboxRoute{Topic: "payments", Handle: func(ctx context.Context, _ outbox.Incoming) error {
-		close(taken)
+		take()
 		<-ctx.Done()
 		return ctx.Err()
 	}})
