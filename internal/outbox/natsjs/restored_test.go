@@ -59,7 +59,7 @@ func TestARestoredServerHasWhatASubscriptionWaitsFor(t *testing.T) {
 	server.Start()
 	until(ctx, t, "the subscription is back", func() bool {
 		s, err := js.Stream(ctx, "t")
-		return err == nil && s.CachedInfo().State.Consumers == 1
+		return err == nil && s.CachedInfo().State.Consumers > 0 // one whose making seemed to fail is there for a minute too
 	})
 	publish(t, b, "t", numbered(21, 21)...)
 	expect(ctx, t, from, 21, 21)
