@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/headrace/headrace/internal/commands"
 	"github.com/headrace/headrace/internal/eventstore"
@@ -46,7 +45,13 @@ func TestWhatFollowsFromAnEventEndsWithItsHistory(t *testing.T) {
 	h, store := open(t, pool, commands.Config{})
 	stream := newAccount()
 	raisedMeanwhile := func(call commands.Call) error {
-		return meanwhile(t, pool, `update log set epoch = epoch + 1`, func() error {
+		raise := func(ctx context.Context, tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, `update log set epoch = epoch + 1`); err != nil {
+				return err
+			}
+			return tx.Commit(ctx)
+		}
+		return meanwhile(t, pool, raise, func() error {
 			_, err := h.Handle(t.Context(), stream, deposit{Amount: 1}, call)
 			return err
 		})
@@ -71,42 +76,5 @@ func TestWhatFollowsFromAnEventEndsWithItsHistory(t *testing.T) {
 	mustHandle(t, h, stream, deposit{Amount: 1}, commands.React("policy", event)) // it is there in this history too
 	if got, _ := balance(t, store, stream); got != 2 {
 		t.Errorf("%d is in the account", got)
-	}
-}
-
-// meanwhile holds the log's lock, runs a statement under it when the append that do makes stands before it, and then lets it
-// pass.
-func meanwhile(t *testing.T, pool *pgxpool.Pool, sql string, do func() error) error {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	tx, err := pool.Begin(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	if _, err := tx.Exec(ctx, "select from log for update"); err != nil {
-		t.Fatal(err)
-	}
-	answer := make(chan error, 1)
-	go func() { answer <- do() }()
-	const sqlWaiting = `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
-	for found := 0; found == 0; {
-		if err := pool.QueryRow(ctx, sqlWaiting).Scan(&found); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := tx.Exec(ctx, sql); err != nil {
-		t.Fatal(err)
-	}
-	if err := tx.Commit(ctx); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case err := <-answer:
-		return err
-	case <-ctx.Done():
-		t.Fatal(ctx.Err())
-		return nil
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headrace/headrace/internal/commands"
@@ -13,9 +14,12 @@ import (
 	"github.com/headrace/headrace/internal/pgtest"
 )
 
-// cutOff holds the log's lock, waits until the append that do makes stands before it, calls waiting, and kills that
-// connection, so that the answer of the append never arrives.
-func cutOff(t *testing.T, pool *pgxpool.Pool, waiting func(), do func() error) error {
+// sqlWaiting is who stands before the log's lock.
+const sqlWaiting = `from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+
+// meanwhile holds the log's lock in tx and calls then, which is to give it back, when the append that do makes stands before
+// it. It returns what do does.
+func meanwhile(t *testing.T, pool *pgxpool.Pool, then func(ctx context.Context, tx pgx.Tx) error, do func() error) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -29,17 +33,12 @@ func cutOff(t *testing.T, pool *pgxpool.Pool, waiting func(), do func() error) e
 	}
 	answer := make(chan error, 1)
 	go func() { answer <- do() }()
-	const sqlWaiting = `from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
 	for found := 0; found == 0; {
 		if err := pool.QueryRow(ctx, "select count(*) "+sqlWaiting).Scan(&found); err != nil {
 			t.Fatal(err)
 		}
 	}
-	waiting()
-	if _, err := pool.Exec(ctx, "select pg_terminate_backend(pid) "+sqlWaiting); err != nil {
-		t.Fatal(err)
-	}
-	if err := tx.Rollback(ctx); err != nil {
+	if err := then(ctx, tx); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -49,6 +48,19 @@ func cutOff(t *testing.T, pool *pgxpool.Pool, waiting func(), do func() error) e
 		t.Fatal(ctx.Err())
 		return nil
 	}
+}
+
+// cutOff calls waiting when the append that do makes stands before the log's lock, and kills that connection, so that the
+// answer of the append never arrives.
+func cutOff(t *testing.T, pool *pgxpool.Pool, waiting func(), do func() error) error {
+	t.Helper()
+	return meanwhile(t, pool, func(ctx context.Context, tx pgx.Tx) error {
+		waiting()
+		if _, err := pool.Exec(ctx, "select pg_terminate_backend(pid) "+sqlWaiting); err != nil {
+			return err
+		}
+		return tx.Rollback(ctx)
+	}, do)
 }
 
 func TestLostAnswerIsFoundByTheCommandID(t *testing.T) {

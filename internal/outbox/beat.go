@@ -63,19 +63,6 @@ func (n *Node) beat(ctx context.Context) (next time.Duration, err error) {
 // beatGrace is how long a renewal that is on its way may take when the node is told to end.
 const beatGrace = 2 * time.Second
 
-// outlast returns a context that ends a while after ctx does, or with end.
-func outlast(ctx context.Context, by time.Duration) (lasting context.Context, end func()) {
-	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		pause(lasting, by)
-		cancel()
-	})
-	return lasting, func() {
-		stop()
-		cancel()
-	}
-}
-
 // asked is what a renewal says of this process.
 type asked struct {
 	sent   time.Time

@@ -47,6 +47,19 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// outlast returns a context that ends a while after ctx does, or with end.
+func outlast(ctx context.Context, by time.Duration) (lasting context.Context, end func()) {
+	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		pause(lasting, by)
+		cancel()
+	})
+	return lasting, func() {
+		stop()
+		cancel()
+	}
+}
+
 // transient tells whether the same work may succeed when it is done again: conflicts between transactions, shortage,
 // shutdown, a lost connection, a time limit.
 func transient(err error) bool {

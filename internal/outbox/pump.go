@@ -35,14 +35,10 @@ const claimPatience = 2 * time.Second
 // run works until ctx ends, waits for what is in hand, cuts off what takes longer than the grace, and writes down how all
 // that ended.
 func (p *pump[T]) run(ctx context.Context) {
-	working, cutOff := context.WithCancel(context.WithoutCancel(ctx))
+	working, cutOff := outlast(ctx, p.grace)
 	defer cutOff()
-	claiming, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	claiming, abandon := outlast(ctx, p.grace+claimPatience)
 	defer abandon()
-	defer context.AfterFunc(ctx, func() {
-		time.AfterFunc(p.grace, cutOff)
-		time.AfterFunc(p.grace+claimPatience, abandon)
-	})()
 	finished := make(chan T, p.workers)
 	free := make(chan struct{}, p.workers)
 	var workers, recorder sync.WaitGroup
