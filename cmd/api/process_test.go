@@ -43,10 +43,28 @@ func TestMain(m *testing.M) {
 type program struct {
 	cmd *exec.Cmd
 	url string
-	log *bytes.Buffer
+	log *logged
 	eof chan struct{} // closed when the log has ended
 
 	metrics string // where they are, with METRICS_ADDR
+}
+
+// logged is a log that can be read while it is written.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // startProgram starts `api serve` on a free port and returns when it is ready.
@@ -62,7 +80,7 @@ func startProgram(t *testing.T, database string, environment ...string) *program
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &program{cmd: cmd, log: &bytes.Buffer{}, eof: make(chan struct{})}
+	p := &program{cmd: cmd, log: &logged{}, eof: make(chan struct{})}
 	t.Cleanup(func() { _ = p.end(syscall.SIGKILL) })
 	lines := bufio.NewScanner(io.TeeReader(stderr, p.log))
 	for lines.Scan() {
