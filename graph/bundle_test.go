@@ -2,6 +2,7 @@ package graph_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/headrace/headrace/graph"
 	"github.com/headrace/headrace/graph/auth"
+	"github.com/headrace/headrace/graph/model"
 	"github.com/headrace/headrace/internal/commands"
 	"github.com/headrace/headrace/internal/commands/cart"
 	"github.com/headrace/headrace/internal/commands/checkout"
@@ -33,8 +35,8 @@ import (
 	"github.com/headrace/headrace/internal/queries/userview"
 )
 
-// patience is the deadline that all waiting in tests shares.
-const patience = 30 * time.Second
+// patience is the deadline that all waiting in tests shares. It is far more than anything takes on a busy machine.
+const patience = 2 * time.Minute
 
 // bundle is the whole program behind a real HTTP server.
 type bundle struct {
@@ -69,6 +71,9 @@ func setupWith(t *testing.T, cfg graph.Config, with parts) *bundle {
 	if cfg.Login == nil {
 		cfg.Login = auth.Off
 	}
+	// Without a word of the test nobody is cut off by a machine that stands still for seconds, nor for not reading meanwhile.
+	cfg.WaitDefault = cmp.Or(cfg.WaitDefault, model.MaxWait)
+	cfg.KeepAlive = cmp.Or(cfg.KeepAlive, time.Hour)
 	registry, err := eventstore.NewRegistry(slices.Concat(cart.Events(), order.Events(), fulfilment.Events(), user.Events())...)
 	must(t, err)
 	store, err := eventstore.Open(ctx, pool, registry, with.store)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/headrace/headrace/graph"
 )
@@ -30,6 +31,7 @@ func TestDeliveriesTakeOneStatement(t *testing.T) {
 	b := setup(t, graph.Config{})
 	b.openCart()
 	b.settle()
+	b.owned("checkout") // which nobody waits for
 	b.asked.take()
 	a := b.post(wholeDelivery, nil)
 	if asked := b.asked.take(); len(asked) != 1 {
@@ -49,6 +51,17 @@ func TestDeliveriesTakeOneStatement(t *testing.T) {
 	equal(t, "the policy's view", found["checkout"]["view"], nil)
 	equal(t, "position", found["cart_v1"]["position"], any("1"))
 	equal(t, "head", found["cart_v1"]["head"], any("1"))
+}
+
+// owned waits until somebody works on a checkpoint.
+func (b *bundle) owned(checkpoint string) {
+	b.t.Helper()
+	for deadline, owned := time.Now().Add(patience), false; !owned; time.Sleep(5 * time.Millisecond) {
+		must(b.t, b.pool.QueryRow(b.t.Context(), `select exists (select from checkpoints where name = $1 and lease_until > clock_timestamp())`, checkpoint).Scan(&owned))
+		if time.Now().After(deadline) {
+			b.t.Fatalf("nobody works on %s", checkpoint)
+		}
+	}
 }
 
 // A shard of a checkpoint that stands still says so, and how far behind it is, also where a number is larger than an Int.

@@ -126,7 +126,7 @@ func TestTokensOfOtherHistoriesAreToldApart(t *testing.T) {
 // A request that ends before its append does has an unknown outcome, which the same command id finds out.
 func TestUnknownOutcomeIsFoundOut(t *testing.T) {
 	t.Parallel()
-	b := setup(t, graph.Config{RequestTimeout: time.Second})
+	b := setup(t, graph.Config{RequestTimeout: 3 * time.Second}) // within which it is sent
 	blocker, err := b.pool.Begin(t.Context())
 	must(t, err)
 	_, err = blocker.Exec(t.Context(), `lock table events in share row exclusive mode`)

@@ -169,7 +169,7 @@ func askByEvents(t *testing.T, server, document string) string {
 
 // askBySocket is all that comes for one operation, until it has ended.
 func askBySocket(t *testing.T, server, document string) string {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	conn, _, err := websocket.Dial(ctx, server+graphqlPath, &websocket.DialOptions{Subprotocols: []string{"graphql-transport-ws"}}) //nolint:bodyclose // there is none
 	if err != nil {

@@ -229,6 +229,9 @@ func (r *reading) knows(view string) bool {
 func (r *reading) judge(ctx context.Context, store *eventstore.Store) error {
 	r.check.Do(func() {
 		for _, token := range r.tokens[:max(0, len(r.tokens)-1)] {
+			if store.Knows(token) {
+				continue
+			}
 			if r.checked = store.CheckToken(ctx, token); r.checked != nil {
 				return
 			}

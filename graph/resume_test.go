@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/headrace/headrace/graph"
 	"github.com/headrace/headrace/internal/eventstore"
@@ -229,8 +230,11 @@ func TestSubscriptionsOutliveLostConnections(t *testing.T) {
 	list.subscribe("1", followCarts, nil)
 	list.listed("1")
 	activity.subscribe("1", followActivity, in{"a": "1"})
+	killer, err := pgx.ConnectConfig(t.Context(), b.pool.Config().ConnConfig) // one of the pool may be dead since the last time
+	must(t, err)
+	defer killer.Close(t.Context())
 	for version := 2.0; version < 6; version++ {
-		_, err := b.pool.Exec(t.Context(), `select pg_terminate_backend(pid) from pg_stat_activity
+		_, err := killer.Exec(t.Context(), `select pg_terminate_backend(pid) from pg_stat_activity
 			where datname = current_database() and pid <> pg_backend_pid()`)
 		must(t, err)
 		position := strconv.Itoa(int(version))

@@ -115,7 +115,7 @@ func openStore(t testing.TB, pool *pgxpool.Pool) *eventstore.Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		if err := store.Close(ctx); err != nil {
 			t.Error(err)

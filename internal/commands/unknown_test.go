@@ -21,7 +21,7 @@ const sqlWaiting = `from pg_stat_activity where datname = current_database() and
 // it. It returns what do does.
 func meanwhile(t *testing.T, pool *pgxpool.Pool, then func(ctx context.Context, tx pgx.Tx) error, do func() error) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	tx, err := pool.Begin(ctx)
 	if err != nil {

@@ -34,7 +34,7 @@ type Config struct {
 }
 
 // patience is how long a start waits for a server that another process starts or that is still ending.
-const patience = 30 * time.Second
+var patience = 30 * time.Second
 
 // Cluster is a private Postgres server. Its methods may be called concurrently.
 type Cluster struct {

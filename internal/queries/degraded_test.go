@@ -102,9 +102,9 @@ func TestFollowingBringsWhatIsParked(t *testing.T) {
 	token := b.append(t, "tally-a", counted{By: 1})
 	require.NoError(t, progress.Wait(deadline(t), "tally", token))
 	b.park(t, "tally-a", token.Position, token)
-	require.Eventually(t, func() bool { return progress.Degraded("tally", "tally-a") != nil }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return progress.Degraded("tally", "tally-a") != nil }, 2*time.Minute, time.Millisecond)
 	b.unpark(t)
-	require.Eventually(t, func() bool { return !progress.AnyDegraded() }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !progress.AnyDegraded() }, 2*time.Minute, time.Millisecond)
 }
 
 // Those who follow a view are told of a key that is parked though no event comes.
@@ -145,7 +145,10 @@ func TestParkingIsAChange(t *testing.T) {
 	next := l.append(t, "tally-b", counted{By: 1})
 	l.progress.Advance("tally_v1", l.project(t, l.bundle.tally))
 	c := <-told
-	require.Equal(t, []string{"tally-b"}, c.Keys, "events come as ever")
+	for ; c.Position < next.Position; c = <-told { // of those that the beginning took
+		require.Equal(t, []string{"tally-a"}, c.Keys)
+	}
+	require.Contains(t, c.Keys, "tally-b", "events come as ever")
 	require.Equal(t, next.Position, c.Position)
 }
 

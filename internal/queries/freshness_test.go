@@ -71,7 +71,7 @@ func TestFreshnessIsNeverFromBefore(t *testing.T) {
 				}
 				found, err := progress.Freshness(t.Context(), "tally")
 				if err != nil || found[0].Head < token.Position() {
-					t.Errorf("head %d after position %d was written, %v", found[0].Head, token.Position(), err)
+					t.Errorf("head of %+v after position %d was written, %v", found, token.Position(), err)
 				}
 			}
 		})

@@ -11,7 +11,7 @@ import (
 )
 
 // lookUpTimeout bounds one look at the checkpoints, so that a database that hangs is asked again.
-const lookUpTimeout = 2 * time.Second
+var lookUpTimeout = 2 * time.Second
 
 // poll looks up the checkpoints of views that somebody waits for and that did not advance in this process just now,
 // until nobody waits. The first look is after the delay.

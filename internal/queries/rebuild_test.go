@@ -2,6 +2,7 @@ package queries_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -372,9 +373,14 @@ func TestRebuildThatLostItsLeaseWritesNothingMore(t *testing.T) {
 			return
 		}
 		took = true // as if this process had slept for longer than the lease
-		_, err := b.pool.Exec(t.Context(), `update checkpoints set lease_until = now() - interval '1 s' where name = 'tally_v1_2.fill'`)
-		require.NoError(t, err)
-		b.rebuild(t, b.tally, queries.RebuildConfig{})
+		for renewed := true; renewed; {
+			_, err := b.pool.Exec(t.Context(), `update checkpoints set lease_until = now() - interval '1 s' where name = 'tally_v1_2.fill'`)
+			require.NoError(t, err)
+			_, err = queries.Rebuild(deadline(t), b.pool, b.store, b.tally, queries.RebuildConfig{})
+			if renewed = errors.As(err, new(*queries.RebuildingError)); !renewed { // it is awake, and may be quicker
+				require.NoError(t, err)
+			}
+		}
 	}})
 	var lost *queries.RebuildingError
 	require.ErrorAs(t, err, &lost)

@@ -122,7 +122,7 @@ type mark struct {
 }
 
 // lookTimeout bounds one look at a primary and its replica, so that one that hangs is given up.
-const lookTimeout = 2 * time.Second
+var lookTimeout = 2 * time.Second
 
 // A replica that cannot be used is looked at soon, and then ever more seldom.
 const (

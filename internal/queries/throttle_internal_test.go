@@ -72,7 +72,7 @@ func TestFillSlowsDownWhenLiveProjectionsLag(t *testing.T) {
 		_, err = store.Append(t.Context(), eventstore.Request{Stream: "life-1", Expected: eventstore.Any, Events: []eventstore.Payload{lived{}, lived{}}})
 		require.NoError(t, err)
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
 	enough := errors.New("it says why")
 	said, done := context.WithCancelCause(ctx)
@@ -82,11 +82,13 @@ func TestFillSlowsDownWhenLiveProjectionsLag(t *testing.T) {
 			done(enough)
 		}
 	}})
-	go r.watch(said)
+	ended := make(chan struct{})
+	go func() { defer close(ended); r.watch(said) }()
 	for said.Err() == nil {
 		r.tell(RebuildProgress{})
 		r.pace.rest(said, time.Millisecond)
 	}
+	<-ended
 	require.ErrorIs(t, context.Cause(said), enough)
 	require.Contains(t, r.pace.why(), "live projections are")
 	require.Less(t, r.pace.share, 1.0)
@@ -105,7 +107,7 @@ func TestTooMuchWALSlowsAFill(t *testing.T) {
 	watching, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); r.watch(watching) }()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for !strings.Contains(told.Throttled, "WAL") {
 		_, err := pool.Exec(ctx, `insert into skipped_events values (gen_random_uuid(), 1, gen_random_uuid(), '', '', '', '')`)
