@@ -5,16 +5,23 @@ package natstest
 
 import (
 	"context"
+	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 )
+
+// patience is far more than a server takes to start or to end on a busy machine.
+const patience = 2 * time.Minute
 
 // Server is a server on a port and in a folder of its own, which it keeps when it is started again. It ends with the
 // test. Its methods must not be called at the same time.
@@ -30,12 +37,31 @@ type Server struct {
 // Start returns a server that is ready.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{t: t, dir: filepath.Join(t.TempDir(), "jetstream"), port: server.RANDOM_PORT}
+	s := &Server{t: t, dir: filepath.Join(t.TempDir(), "jetstream"), port: freePort(t)}
 	s.Start()
-	t.Cleanup(s.Stop)
-	s.port = s.running.Addr().(*net.TCPAddr).Port
+	t.Cleanup(func() {
+		s.Stop()
+		s.remove()
+	})
 	s.URL = s.running.ClientURL()
 	return s
+}
+
+// freePort finds one that nobody listens on. While the server is stopped no other test may get it, neither for a server nor
+// for its own end of a connection: systems give those ports from 32768 on.
+func freePort(t testing.TB) int {
+	t.Helper()
+	for {
+		port := 20_000 + rand.IntN(12_000)
+		listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			_ = listener.Close()
+			return port
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // Start starts it again.
@@ -49,7 +75,7 @@ func (s *Server) Start() {
 		s.t.Fatal(err)
 	}
 	running.Start()
-	if !running.ReadyForConnections(20 * time.Second) {
+	if !running.ReadyForConnections(patience) {
 		s.t.Fatal("the NATS server did not start")
 	}
 	s.running = running
@@ -65,8 +91,20 @@ func (s *Server) Stop() {
 func (s *Server) Wipe() {
 	s.t.Helper()
 	s.Stop()
-	if err := os.RemoveAll(s.dir); err != nil {
-		s.t.Fatal(err)
+	s.remove()
+}
+
+// remove deletes what a stopped server holds. It may write a last file when it says that it has stopped.
+func (s *Server) remove() {
+	s.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		err := os.RemoveAll(s.dir)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatal(err)
+		}
 	}
 }
 

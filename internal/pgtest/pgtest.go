@@ -81,7 +81,8 @@ func StartServer(ctx context.Context, log func(string)) (*pgdev.Cluster, error) 
 	return pgdev.Open(ctx, pgdev.Config{Log: log, Settings: map[string]string{
 		"fsync":            "off",
 		"full_page_writes": "off",
-		"max_connections":  "200",
+		// All packages' tests run beside each other, and a server of theirs may hold some thirty.
+		"max_connections": "500",
 		// Checkpoints of thousands of short-lived databases cost more than what they save.
 		"checkpoint_timeout": "1h",
 		"max_wal_size":       "8GB",
