@@ -29,7 +29,7 @@ type chaosSubscriber struct {
 }
 
 // silence is how long nothing may come before another server is asked.
-const silence = 2 * time.Second
+const silence = 5 * time.Second
 
 func (s *chaosSubscriber) follow() {
 	for s.c.t.Context().Err() == nil && s.problem == "" && !s.done() {

@@ -226,7 +226,7 @@ func (s *chaosShopper) shop(stop <-chan struct{}) {
 // insist asks one server after another until one answers.
 func (s *chaosShopper) insist(document string, variables map[string]any, out any) {
 	for s.c.t.Context().Err() == nil {
-		ctx, cancel := context.WithTimeout(s.c.t.Context(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(s.c.t.Context(), 5*time.Second)
 		problem := post(ctx, s.c.url(), document, variables, out)
 		cancel()
 		if problem == "" {

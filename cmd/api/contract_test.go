@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -118,14 +119,19 @@ func TestNothingPrivateIsPublished(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = store.Close(t.Context()) })
+	t.Cleanup(func() { _ = store.Close(context.Background()) })
 	tell, err := newContract(registry, "https://shop.example.org")
 	if err != nil {
 		t.Fatal(err)
 	}
 	topic := &publicLog{}
 	relay := outbox.NewRelay(store, topic, outbox.RelayConfig{Contract: tell, Topic: "public", Pool: pool, PollMax: 20 * time.Millisecond})
-	go func() { _ = relay.Run(t.Context()) }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = relay.Run(t.Context())
+	}()
+	t.Cleanup(func() { <-ended }) // before the log is closed
 	payloads, valid := allPayloads(t, registry), schemas(t)
 	seen := make(map[string]int)
 	rapid.Check(t, func(rt *rapid.T) {

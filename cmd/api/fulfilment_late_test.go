@@ -66,7 +66,7 @@ func TestAProcessThatHearsLateFollowsTheOrder(t *testing.T) {
 	}
 	s.says(t, fulfilment.TopicPaymentRefunded, "back", fulfilment.Answer{OrderID: cancelled, Reference: "p-0"})
 	s.comesTo(t, cancelled, "CANCELLED", "CANCELLED")
-	operate(t, exitDone, "parked", "skip", fulfilment.Name, process, "--reason", "the carrier brings them back")
+	operate(t, exitDone, "parked", "skip", fulfilment.Name, process, "--reason", "the carrier brings them back", "--wait", patience.String())
 	s.comesTo(t, cancelled, "REFUNDED", "CANCELLED")
 	if got := s.happened(t, shipped); slices.Contains(got, "refund_requested") {
 		t.Errorf("the payment of the order that was shipped goes back: %v", got)

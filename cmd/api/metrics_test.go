@@ -27,7 +27,8 @@ func TestMetricsOnAnAddressOfTheirOwn(t *testing.T) {
 		// What the database has, and what the process notes of itself just after.
 		return strings.Contains(body, `headrace_checkpoint_position{checkpoint="cart_v1",kind="view",shard="0"} 1`) &&
 			strings.Contains(body, `headrace_follower_events_total{checkpoint="cart_v1",shard="0"} 1`) &&
-			strings.Contains(body, `headrace_follower_position{checkpoint="relay",shard="0"} 1`)
+			strings.Contains(body, `headrace_follower_position{checkpoint="relay",shard="0"} 1`) &&
+			strings.Contains(body, `headrace_follower_events_behind{checkpoint="relay",shard="0"} 0`)
 	})
 	for _, want := range []string{
 		`headrace_checkpoint_events_behind{checkpoint="cart_v1",kind="view",shard="0"} 0`,
@@ -95,8 +96,7 @@ func TestMetricsTellHowFarBehind(t *testing.T) {
 	}
 	execute(t, `alter table events disable trigger all; update events set recorded_at = now() - interval '1 hour';
 		insert into checkpoints (name, position, paused_at, paused_by) values ('wishes', 1, now(), 'ada')`)
-	answer := httptest.NewRecorder()
-	a.metrics().ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
+	body := scrape(t, a.metrics())
 	for _, want := range []string{
 		`checkpoint_position{checkpoint="wishes",kind="policy",shard="0"} 1`,
 		`checkpoint_events_behind{checkpoint="wishes",kind="policy",shard="0"} 3`,
@@ -105,10 +105,22 @@ func TestMetricsTellHowFarBehind(t *testing.T) {
 		`follower_events_behind{checkpoint="relay",shard="0"} 4`,
 		`follower_seconds_behind{checkpoint="relay",shard="0"} 3[67]\d\d(\.\d+)?`,
 	} {
-		if !regexp.MustCompile(`(?m)^headrace_` + strings.ReplaceAll(want, "{", "[{]") + "$").MatchString(answer.Body.String()) {
-			t.Errorf("there is no %s in %s", want, answer.Body)
+		if !regexp.MustCompile(`(?m)^headrace_` + strings.ReplaceAll(want, "{", "[{]") + "$").MatchString(body) {
+			t.Errorf("there is no %s in %s", want, body)
 		}
 	}
+}
+
+// scrape asks again and again until the database could be read in the time that a scrape has for it.
+func scrape(t *testing.T, metrics http.Handler) (body string) {
+	t.Helper()
+	until(t, "a scrape with what the database tells", func() bool {
+		answer := httptest.NewRecorder()
+		metrics.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
+		body = answer.Body.String()
+		return answer.Code == http.StatusOK && strings.Contains(body, "\nheadrace_database_up 1")
+	})
+	return body
 }
 
 func TestMetricsInDevelopment(t *testing.T) {
@@ -121,11 +133,7 @@ func TestMetricsInDevelopment(t *testing.T) {
 		config: &Config{Database: Database{Environment: development}}, log: s.app.log,
 		pool: s.app.pool, reads: s.app.reads, store: s.app.store, graph: s.app.graph, tail: s.app.tail, node: s.app.node,
 	}
-	answer := httptest.NewRecorder()
-	a.handler().ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
-	if answer.Code != http.StatusOK || !strings.Contains(answer.Body.String(), "headrace_database_up 1") {
-		t.Errorf("in development it answers %d: %s", answer.Code, answer.Body)
-	}
+	scrape(t, a.handler())
 }
 
 // However many scrapes come, the database is read once in a while, and a database that is away leaves what the process
@@ -142,7 +150,7 @@ func TestScrapesDoNotLoadTheDatabase(t *testing.T) {
 	has := func() bool {
 		now, err := c.read()
 		if err != nil {
-			t.Fatal(err)
+			return false // a busy machine may take too long; that is asked for again
 		}
 		for _, lag := range now.lags {
 			if lag.Name == "wishes" {
@@ -156,10 +164,10 @@ func TestScrapesDoNotLoadTheDatabase(t *testing.T) {
 	if has() {
 		t.Error("the database was read for each scrape")
 	}
-	c.readAt = time.Now().Add(-metricsEvery)
-	if !has() {
-		t.Error("it is not read again when it is time")
-	}
+	until(t, "it to be read again when it is time", func() bool {
+		c.readAt = time.Now().Add(-metricsEvery)
+		return has()
+	})
 	closed, err := pgxpool.New(t.Context(), pgtest.URL(t))
 	if err != nil {
 		t.Fatal(err)

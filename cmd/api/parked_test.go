@@ -47,6 +47,9 @@ func TestParkedCommands(t *testing.T) {
 	parked := func(wantCode int, args ...string) (stdout, stderr string) {
 		t.Helper()
 		args = append(append([]string{"parked"}, args...), "--database-url", database)
+		if args[1] == "retry" || args[1] == "skip" {
+			args = append(args, "--wait", patience.String())
+		}
 		code, stdout, stderr := command(t, args...)
 		if code != wantCode {
 			t.Fatalf("%s: exit %d: %s %s", args, code, stdout, stderr)
@@ -127,11 +130,9 @@ func TestRetryWithoutAnOwner(t *testing.T) {
 		return err != nil || found
 	}
 	until(t, "the stream to be parked", isParked)
-	s.stop()
-	if err := <-s.done; err != nil {
+	if err := s.end(); err != nil {
 		t.Fatal(err)
 	}
-	s.done <- nil // for the cleanup
 	code, stdout, _ := command(t, "parked", "retry", "cart", cart, "--wait", "1ms", "--database-url", database)
 	if code != exitFailed || !strings.Contains(stdout, "nobody works on cart_v1") {
 		t.Fatalf("exit %d: %s", code, stdout)

@@ -82,7 +82,9 @@ func startProgram(t *testing.T, database string, environment ...string) *program
 	}
 	p := &program{cmd: cmd, log: &logged{}, eof: make(chan struct{})}
 	t.Cleanup(func() { _ = p.end(syscall.SIGKILL) })
-	lines := bufio.NewScanner(io.TeeReader(stderr, p.log))
+	all := io.TeeReader(stderr, p.log)
+	lines := bufio.NewScanner(all)
+	lines.Buffer(nil, 1<<20) // a line may hold the stack of a panic
 	for lines.Scan() {
 		var line struct{ Msg, GraphQL, URL string }
 		_ = json.Unmarshal(lines.Bytes(), &line) // another's line is none of these
@@ -96,8 +98,7 @@ func startProgram(t *testing.T, database string, environment ...string) *program
 	}
 	go func() {
 		defer close(p.eof)
-		for lines.Scan() {
-		}
+		_, _ = io.Copy(io.Discard, all) // however long its lines are: a log that nobody takes would hold the program up
 	}()
 	if p.url == "" {
 		t.Fatalf("the server did not start: %s", p.log)
@@ -119,8 +120,7 @@ func TestAKilledServerLosesNothingItAcknowledged(t *testing.T) {
 	p := startProgram(t, database, "LEASE_TTL=1s")
 	const shoppers = 8
 	acknowledged := make([]int, shoppers) // the version that each shopper's cart was said to have
-	carts := make([]string, shoppers)
-	enough := make(chan struct{})
+	carts, last := make([]string, shoppers), make([]string, shoppers)
 	var group, warm sync.WaitGroup
 	for i := range shoppers {
 		var opened struct{ OpenCart payload }
@@ -130,23 +130,30 @@ func TestAKilledServerLosesNothingItAcknowledged(t *testing.T) {
 		carts[i] = opened.OpenCart.Receipt.Stream
 		warm.Add(1)
 		group.Go(func() {
-			for n := 0; ; n++ {
+			ready := sync.OnceFunc(warm.Done)
+			defer ready()
+			for {
 				var added struct{ AddItem payload }
 				document := `mutation($input: AddItemInput!) { addItem(input: $input) { receipt { version } userErrors { code } } }`
-				if post(context.Background(), p.url, document, map[string]any{"input": item(carts[i], 1)}, &added) != "" {
+				last[i] = post(context.Background(), p.url, document, map[string]any{"input": item(carts[i], 1)}, &added)
+				if last[i] != "" || added.AddItem.Receipt == nil {
 					return // the server is gone
 				}
 				acknowledged[i] = added.AddItem.Receipt.Version
-				if n == 20 {
-					warm.Done()
+				if acknowledged[i] > 20 {
+					ready()
 				}
 			}
 		})
 	}
-	go func() { warm.Wait(); close(enough) }()
-	<-enough
+	warm.Wait()
 	_ = p.end(syscall.SIGKILL)
 	group.Wait()
+	for i, version := range acknowledged {
+		if version <= 20 {
+			t.Fatalf("shopper %d came to version %d before the server was killed: %s", i, version, last[i])
+		}
+	}
 
 	p = startProgram(t, database, "LEASE_TTL=1s")
 	for i, cart := range carts {

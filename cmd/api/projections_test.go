@@ -209,8 +209,34 @@ func start(t *testing.T, args ...string) (cmd *exec.Cmd, stdout *bufio.Scanner, 
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
 	return cmd, bufio.NewScanner(pipe), stderr
+}
+
+// hold lets no rebuild of the carts, however quick, get past a cart until the returned function is called: the next table
+// has the constraints of the one that serves.
+func hold(t *testing.T, cart string) (letGo func()) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), pgtest.URL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	name := pgx.Identifier{"held at " + cart}.Sanitize()
+	execute(t, fmt.Sprintf(`create function %[1]s(id text) returns bool language plpgsql as
+			$$ begin if id = '%[2]s' then perform pg_advisory_xact_lock_shared(hashtext('%[2]s')); end if; return true; end $$;
+		alter table cart_v1_2 add constraint %[1]s check (%[1]s(id))`, name, cart))
+	if _, err := conn.Exec(t.Context(), `select pg_advisory_lock(hashtext($1))`, cart); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := conn.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // A rebuild that is killed at once or asked to stop leaves what serves as it is, and the same command goes on with what is
@@ -219,7 +245,8 @@ func TestProjectionsRebuildIsStoppedAndKilled(t *testing.T) {
 	t.Parallel()
 	shop(t, 3000)
 	args := []string{"projections", "rebuild", "cart", "--json", "--batch", "20", "--workers", "2", "--database-url", pgtest.URL(t)}
-	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+	letGo := []func(){hold(t, "cart-00001000"), hold(t, "cart-00002000")}
+	for i, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
 		cmd, lines, stderr := start(t, args...)
 		for lines.Scan() {
 			if strings.Contains(lines.Text(), `"progress"`) {
@@ -235,6 +262,7 @@ func TestProjectionsRebuildIsStoppedAndKilled(t *testing.T) {
 		} else if err == nil {
 			t.Error("it was not killed")
 		}
+		letGo[i]()
 	}
 	code, _, stderr := projections(t, "rebuild", "cart")
 	expect(t, "while the killed one's lease lasts: "+stderr, code, exitBusy)

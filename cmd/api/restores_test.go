@@ -65,14 +65,20 @@ func TestAServerSurvivesAFailoverThatLosesEvents(t *testing.T) {
 	until(t, "the token of what was kept to be good", func() bool { return read(keptCart, keptToken) == "2" })
 
 	// The server had version 3 of the lost cart in memory; the log has 1.
-	var added struct{ AddItem payload }
-	until(t, "commands to go on", func() bool {
-		return post(t.Context(), s.url, addItem, map[string]any{"input": item(lostCart, 1)}, &added) == ""
-	})
-	if added.AddItem.Receipt == nil || added.AddItem.Receipt.Version != 2 {
-		t.Errorf("a command on the lost cart: %+v", added.AddItem)
+	add := func(cart string) payload {
+		t.Helper()
+		var added struct{ AddItem payload }
+		input := item(cart, 1)
+		input["commandId"] = "after the failover: " + cart // given again until it is answered, it has one effect
+		until(t, "commands to go on", func() bool {
+			return post(t.Context(), s.url, withToken, map[string]any{"input": input}, &added) == "" && added.AddItem.Receipt != nil
+		})
+		return added.AddItem
 	}
-	token := tokenOf(t, s, keptCart)
+	if added := add(lostCart); added.Receipt.Version != 2 {
+		t.Errorf("a command on the lost cart: %+v", added)
+	}
+	token := add(keptCart).Receipt.Token
 	hear(t, kept, `"position":"5"`)
 	if got := read(keptCart, token); got != "3" {
 		t.Errorf("a new token: %s", got)

@@ -108,7 +108,7 @@ func TestAnEmailAddressIsTakenOnce(t *testing.T) {
 
 func TestAnUnpaidOrderIsCancelledAndAPaidOneIsNot(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, Config{CancelUnpaidAfter: 500 * time.Millisecond})
+	s := openStore(t, Config{CancelUnpaidAfter: time.Hour})
 	status := func(order string) string {
 		var got struct{ Order *struct{ Status string } }
 		s.ask(t, `query($id: ID!) { order(id: $id) { status } }`, map[string]any{"id": order}, &got)
@@ -117,27 +117,22 @@ func TestAnUnpaidOrderIsCancelledAndAPaidOneIsNot(t *testing.T) {
 		}
 		return got.Order.Status
 	}
-	place := func() string {
-		cart := s.open(t)
-		s.add(t, cart, 1)
-		return s.checkOut(t, cart).OrderID
-	}
-	paid := place()
+	paid := s.place(t)
 	var pay struct{ PayOrder payload }
 	s.ask(t, `mutation($id: ID!) { payOrder(input: {orderId: $id, reference: "r-1"}) { userErrors { code } } }`,
 		map[string]any{"id": paid}, &pay)
 	if len(pay.PayOrder.UserErrors) != 0 {
 		t.Fatalf("the order was cancelled before it could be paid: %+v", pay)
 	}
-	unpaid := place()
+	unpaid := s.place(t)
+	const untilPaid = `select count(*) from outbox where topic = 'fulfilment.deadline' and payload->>'name' = 'payment'`
+	if n := s.count(t, untilPaid+` and available_at between now() + interval '30 minutes' and now() + interval '1 hour'`); n != 2 {
+		t.Fatalf("%d of 2 orders have an hour to be paid", n)
+	}
+	s.timeToPayPasses(t, paid)
+	s.timeToPayPasses(t, unpaid)
 	until(t, "the unpaid order to be cancelled", func() bool { return status(unpaid) == "CANCELLED" })
-	until(t, "no message to be due any more", func() bool { // the time to ship is longer
-		var left int
-		if err := s.app.pool.QueryRow(t.Context(), "select count(*) from outbox where available_at < now() + interval '1 hour'").Scan(&left); err != nil {
-			t.Fatal(err)
-		}
-		return left == 0
-	})
+	until(t, "no message to be due any more", func() bool { return s.count(t, untilPaid) == 0 })
 	if got := status(paid); got != "PAID" {
 		t.Fatalf("the paid order is %s", got)
 	}
@@ -178,11 +173,9 @@ func TestDrainAnswersWhatCameAndGivesLeasesBack(t *testing.T) {
 	s := startServer(t, Config{})
 	cart := s.open(t)
 	s.add(t, cart, 1)
-	s.stop()
-	if err := <-s.done; err != nil {
+	if err := s.end(); err != nil {
 		t.Fatalf("draining: %v", err)
 	}
-	s.done <- nil // for the cleanup
 	var held int
 	err := s.app.pool.QueryRow(t.Context(), "select count(*) from checkpoints where lease_until > clock_timestamp()").Scan(&held)
 	if err != nil || held != 0 {

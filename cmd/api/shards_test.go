@@ -41,7 +41,7 @@ func startHalf(t *testing.T, projection queries.Projection, registry *eventstore
 	progress := queries.NewProgress(pool, store, queries.ProgressConfig{})
 	a.work("relay", outbox.NewRelay(store, broker, outbox.RelayConfig{Logger: log}).Run)
 	consumers{app: a, broker: broker, progress: progress, config: outbox.ConsumerConfig{
-		TTL: 10 * time.Second, Standby: standby, Logger: log,
+		TTL: 30 * time.Second, Standby: standby, Logger: log,
 	}}.project(projection)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var workers sync.WaitGroup
