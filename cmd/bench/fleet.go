@@ -3,11 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -16,16 +13,8 @@ import (
 	"github.com/headrace/headrace/internal/outbox"
 )
 
-const (
-	// idleFor is how long idle processes are watched. Postgres counts what a connection did within ten seconds after it.
-	idleFor = time.Minute
-	// idleSettle lets what polls come to its rest.
-	idleSettle = 20 * time.Second
-	// failovers is how many processes are ended in each way.
-	failovers = 20
-	// clockTick is the unit of times in /proc on all Linux that Go runs on.
-	clockTick = 10 * time.Millisecond
-)
+// failovers is how many processes are ended in each way.
+const failovers = 20
 
 // node is a server in a process of its own.
 type node struct {
@@ -46,101 +35,11 @@ func (n *node) end(how syscall.Signal) {
 	_ = n.cmd.Wait()
 }
 
-// idleSection prints what servers cost that nobody asks anything.
-func (b *bench) idleSection(ctx context.Context) error {
-	api, err := b.buildAPI(ctx)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("\n### Idle servers, over %s\n\n| servers | transactions/min of a server | CPU ms/min of a server |\n| ---: | ---: | ---: |\n", idleFor)
-	for _, servers := range []int{1, 2} {
-		transactions, processor, err := b.idle(ctx, api, servers)
-		if err != nil {
-			return err
-		}
-		fmt.Printf("| %d | %d | %d |\n", servers, transactions, processor.Milliseconds())
-	}
-	return nil
-}
-
-func (b *bench) idle(ctx context.Context, api string, servers int) (transactions int64, processor time.Duration, err error) {
-	db, err := b.database(ctx)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer db.drop()
-	store, err := b.open(ctx, db)
-	if err != nil {
-		return 0, 0, err
-	}
-	_, err = store.Append(ctx, eventstore.Request{Stream: cart.NewID(), Events: cartPayloads(), Metadata: benchMeta})
-	if closed := store.Close(ctx); err == nil {
-		err = closed
-	}
-	if err != nil {
-		return 0, 0, err
-	}
-	var nodes []*node
-	defer func() {
-		for _, n := range nodes {
-			n.end(syscall.SIGTERM)
-		}
-	}()
-	for range servers {
-		n, err := startNode(ctx, api, db.url)
-		if err != nil {
-			return 0, 0, err
-		}
-		nodes = append(nodes, n)
-	}
-	look := func() (transactions int64, processor time.Duration, err error) {
-		for _, n := range nodes {
-			spent, err := processorOf(n.cmd.Process.Pid)
-			if err != nil {
-				return 0, 0, err
-			}
-			processor += spent
-		}
-		err = db.pool.QueryRow(ctx, `select xact_commit + xact_rollback from pg_stat_database where datname = current_database()`).Scan(&transactions)
-		return transactions, processor, err
-	}
-	rest(ctx, idleSettle)
-	transactionsBefore, processorBefore, err := look()
-	if err != nil {
-		return 0, 0, err
-	}
-	rest(ctx, idleFor)
-	transactions, processor, err = look()
-	perMinute := func(n int64) int64 {
-		return int64(float64(n) * time.Minute.Seconds() / idleFor.Seconds() / float64(servers))
-	}
-	return perMinute(transactions - transactionsBefore), time.Duration(perMinute(int64(processor - processorBefore))), err
-}
-
 func rest(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):
 	case <-ctx.Done():
 	}
-}
-
-// processorOf is the time that a process has spent on processors, as Linux tells.
-func processorOf(process int) (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", process))
-	if err != nil {
-		return 0, fmt.Errorf("asking what a server spent, which works on Linux only: %w", err)
-	}
-	_, after, _ := strings.Cut(string(text), ") ")
-	fields := strings.Fields(after)
-	spent := int64(0)
-	for _, i := range []int{11, 12} {
-		ticks, err := strconv.ParseInt(fields[i], 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		spent += ticks
-	}
-	return time.Duration(spent) * clockTick, nil
 }
 
 // failoverSection prints how long the cart view stands still when its owner ends: from the signal until the view has

@@ -47,7 +47,7 @@ func main() {
 }
 
 func measure(ctx context.Context, cfg config) error {
-	cluster, err := startCluster(ctx)
+	cluster, err := startCluster(ctx, nil)
 	if err != nil {
 		return err
 	}

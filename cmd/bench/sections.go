@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime"
 	"strings"
@@ -13,10 +14,13 @@ import (
 	"github.com/headrace/headrace/internal/pgdev"
 )
 
-// startCluster starts a Postgres as a package installs it: its default settings, fsync on, and room for connections.
-func startCluster(ctx context.Context) (*pgdev.Cluster, error) {
+// startCluster starts a Postgres as a package installs it: its default settings, fsync on, and room for connections; and
+// settings that a section needs besides.
+func startCluster(ctx context.Context, besides map[string]string) (*pgdev.Cluster, error) {
+	settings := map[string]string{"max_connections": "300"}
+	maps.Copy(settings, besides)
 	cluster, err := pgdev.Open(ctx, pgdev.Config{
-		Settings: map[string]string{"max_connections": "300"},
+		Settings: settings,
 		Log:      func(message string) { fmt.Fprintln(os.Stderr, message) },
 	})
 	if err != nil {
