@@ -238,6 +238,7 @@ func (d *Database) openPool(ctx context.Context, address string, log *slog.Logge
 // tune sets what the URL does not say.
 func (d *Database) tune(config *pgxpool.Config) {
 	config.MaxConns = int32(d.MaxConnections)
+	config.PrepareConn = alive
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = 10 * time.Second
 	}

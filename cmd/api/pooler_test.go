@@ -190,20 +190,23 @@ func killUnderLoad(t *testing.T, pooler *pgtest.Pooler, servers []*server) {
 func freshSessions(t *testing.T, pooler *pgtest.Pooler) {
 	t.Helper()
 	for range 4 {
-		conn, err := pgx.Connect(t.Context(), pooler.URL+"&default_query_exec_mode=exec")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close(context.Background())
 		var timeout, commit, plans, prepared string
-		if _, err = conn.Exec(t.Context(), "begin"); err == nil {
-			err = conn.QueryRow(t.Context(), `select current_setting('statement_timeout'), current_setting('synchronous_commit'),
+		until(t, "the pooler to answer", func() bool { // it may be about to be started again
+			conn, err := pgx.Connect(t.Context(), pooler.URL+"&default_query_exec_mode=exec")
+			if err != nil {
+				return false
+			}
+			t.Cleanup(func() { _ = conn.Close(context.Background()) }) // not before the others have sessions of their own
+			if _, err = conn.Exec(t.Context(), "begin"); err != nil {
+				return false
+			}
+			return conn.QueryRow(t.Context(), `select current_setting('statement_timeout'), current_setting('synchronous_commit'),
 				current_setting('plan_cache_mode'), coalesce((select string_agg(name, ' ') from pg_prepared_statements), '')`,
-			).Scan(&timeout, &commit, &plans, &prepared)
-		}
-		if err != nil || timeout != "0" || commit != "on" || plans != "auto" || prepared != "" {
-			t.Errorf("left behind: statement_timeout %s, synchronous_commit %s, plan_cache_mode %s, statements %q, %v",
-				timeout, commit, plans, prepared, err)
+			).Scan(&timeout, &commit, &plans, &prepared) == nil
+		})
+		if timeout != "0" || commit != "on" || plans != "auto" || prepared != "" {
+			t.Errorf("left behind: statement_timeout %s, synchronous_commit %s, plan_cache_mode %s, statements %q",
+				timeout, commit, plans, prepared)
 		}
 	}
 }

@@ -43,8 +43,9 @@ log_disconnections = 0
 logfile = %[3]s/log
 `
 
-// Pooler is a PgBouncer in transaction mode for one test. It ends with the test's process in whatever way that ends. Its
-// methods belong to the test's own goroutine.
+// Pooler is a PgBouncer in transaction mode for one test. It ends with the test's process in whatever way that ends. When
+// PgBouncer ends by itself it is started again, as an operator's systemd does: versions before 1.20.1 may on a request to
+// cancel a query ("server in bad state", its issue 822). Its methods belong to the test's own goroutine.
 type Pooler struct {
 	// URL leads through the pooler to the database that it was made for.
 	URL string
@@ -81,10 +82,10 @@ func StartPooler(t testing.TB, databaseURL string, connections int) *Pooler {
 // Start starts it again after Kill.
 func (p *Pooler) Start() {
 	p.t.Helper()
-	// The shell kills PgBouncer as soon as its input ends, which it does when this process does. PgBouncer refuses to run as
-	// root.
-	p.running = exec.CommandContext(context.Background(), "/bin/sh", "-c", `"$0" -q "$1" & read -r _; kill -KILL $!; wait`,
-		p.program, filepath.Join(p.dir, "config.ini"))
+	// The shell kills all of its process group as soon as its input ends, which it does when this process does. PgBouncer
+	// refuses to run as root.
+	p.running = exec.CommandContext(context.Background(), "/bin/sh", "-c",
+		`(while :; do "$0" -q "$1"; sleep 0.1; done) & read -r _; kill -KILL 0`, p.program, filepath.Join(p.dir, "config.ini"))
 	p.running.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if os.Geteuid() == 0 {
 		uid, gid, err := serversUser()
