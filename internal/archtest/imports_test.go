@@ -46,7 +46,7 @@ var rules = []struct{ who, may []string }{
 	{who: []string{"internal/queries/*"}, may: []string{
 		"internal/queries", "internal/commands/*", "internal/eventstore", "internal/identity",
 	}},
-	{who: []string{"internal/pgdev", "internal/archtest", "internal/natstest"}},
+	{who: []string{"internal/pgdev", "internal/archtest", "internal/natstest", "internal/kafkatest"}},
 	{who: []string{"internal/pgtest"}, may: []string{"internal/pgdev", "migrations"}},
 	{who: []string{"internal/pgtest/gotest", "internal/pgtest/nodetest"}, may: []string{"internal/pgdev", "internal/pgtest"}},
 	{who: []string{"migrations"}},
@@ -67,6 +67,8 @@ var foreign = []struct {
 	{module: "github.com/nats-io/nats.go", only: []string{"internal/outbox/natsjs"}},
 	{module: "github.com/nats-io/nats-server", only: []string{"internal/natstest"}},
 	{module: "github.com/headrace/headrace/internal/natstest"}, // for tests alone, so that no program carries a server
+	{module: "github.com/twmb/franz-go", only: []string{"internal/kafkatest"}},
+	{module: "github.com/headrace/headrace/internal/kafkatest"}, // as with NATS
 	{module: "github.com/ThreeDotsLabs/watermill-kafka", only: []string{"internal/outbox/kafka"}},
 	{module: "github.com/IBM/sarama", only: []string{"internal/outbox/kafka"}},
 	{module: "github.com/cloudevents/sdk-go", only: []string{"internal/outbox"}},

@@ -1,6 +1,6 @@
 // Package kafka carries messages through Kafka: Watermill's adapter with the settings that a log needs, and no others.
 //
-// It has been tested against a scripted broker and never against a real one.
+// It is tested against kfake, a fake broker in Go that speaks Kafka's protocol; untested against a real broker.
 //
 // What it promises, as far as Kafka keeps it: Publish returns nil when all in-sync replicas have a message; messages of
 // one key stay in order; a new group starts with the oldest message; a message is handed out again until it is
@@ -148,6 +148,7 @@ type Broker struct {
 	client     *sarama.Config // of those who publish and consume
 	asking     *sarama.Config // of those who look for a topic
 	subscriber *watermillkafka.Subscriber
+	follower   *follower // of the subscriber
 
 	closing context.Context // ends with Close
 	close   context.CancelFunc
@@ -185,8 +186,10 @@ func Open(cfg Config) (*Broker, error) {
 	b.asking.Metadata.Retry.Max = 0
 	until(b.asking, b.closing)
 	until(b.client, cutting)
+	b.follower = &follower{b: b, pause: time.Second}
 	b.subscriber, err = watermillkafka.NewSubscriber(watermillkafka.SubscriberConfig{
 		Brokers: cfg.Brokers, Unmarshaler: marshaler{}, OverwriteSaramaConfig: client, ConsumerGroup: cfg.Group,
+		Tracer: b.follower,
 	}, logger(cfg))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to Kafka: %w", err)
@@ -249,6 +252,7 @@ func (b *Broker) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 		if err := b.ensure(ctx, topic); err != nil {
 			return nil, err
 		}
+		b.follower.begins()
 		return b.subscriber.Subscribe(ctx, topic)
 	})
 	if err != nil {

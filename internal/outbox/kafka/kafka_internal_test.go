@@ -1,12 +1,9 @@
 package kafka
 
 import (
-	"context"
-	"errors"
 	"log/slog"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -119,23 +116,6 @@ func TestMessagesKeepWhatTheyCarryAndForeignOnesGetAnID(t *testing.T) {
 	}
 }
 
-// mock is a broker that answers by script: it knows what the client asks and keeps nothing.
-func mock(t *testing.T, produced sarama.KError) *sarama.MockBroker {
-	t.Helper()
-	broker := sarama.NewMockBroker(t, 1)
-	t.Cleanup(broker.Close)
-	broker.SetHandlerByMap(map[string]sarama.MockResponse{
-		"ApiVersionsRequest":    sarama.NewMockApiVersionsResponse(t),
-		"MetadataRequest":       sarama.NewMockMetadataResponse(t).SetController(1).SetBroker(broker.Addr(), 1).SetLeader("letters", 0, 1),
-		"InitProducerIDRequest": sarama.NewMockInitProducerIDResponse(t),
-		"ProduceRequest":        sarama.NewMockProduceResponse(t).SetVersion(7).SetError("letters", 0, produced),
-		"OffsetRequest":         sarama.NewMockOffsetResponse(t).SetOffset("letters", 0, sarama.OffsetOldest, 0).SetOffset("letters", 0, sarama.OffsetNewest, 2),
-		"FetchRequest": sarama.NewMockFetchResponse(t, 1).
-			SetMessage("letters", 0, 0, sarama.StringEncoder("one")).SetMessage("letters", 0, 1, sarama.StringEncoder("two")),
-	})
-	return broker
-}
-
 func open(t *testing.T, cfg Config) *Broker {
 	t.Helper()
 	cfg.Logger = slog.New(slog.DiscardHandler)
@@ -145,114 +125,6 @@ func open(t *testing.T, cfg Config) *Broker {
 	}
 	t.Cleanup(func() { _ = b.Close() })
 	return b
-}
-
-func TestPublishAsksForTheAcknowledgementOfAll(t *testing.T) {
-	t.Parallel()
-	broker := mock(t, sarama.ErrNoError)
-	b := open(t, Config{Brokers: []string{broker.Addr()}})
-	if err := b.Publish("letters", withMetadata("1"), withMetadata("2")); err != nil {
-		t.Fatal(err)
-	}
-	produced := 0
-	for _, exchange := range broker.History() {
-		if request, ok := exchange.Request.(*sarama.ProduceRequest); ok {
-			produced++
-			if request.RequiredAcks != sarama.WaitForAll {
-				t.Errorf("it asks for %d acknowledgements", request.RequiredAcks)
-			}
-		}
-	}
-	if produced != 2 {
-		t.Errorf("%d requests for two messages", produced)
-	}
-	if err := b.Publish("letters", message.NewMessage("3", make([]byte, 1<<20))); !errors.Is(err, outbox.ErrTooLarge) {
-		t.Errorf("got %v", err)
-	}
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Publish("letters", withMetadata("4")); !errors.Is(err, ErrClosed) {
-		t.Errorf("got %v", err)
-	}
-}
-
-func TestPublishFailsWhenTheBrokersRefuse(t *testing.T) {
-	t.Parallel()
-	for refusal, want := range map[sarama.KError]error{
-		sarama.ErrTopicAuthorizationFailed: sarama.ErrTopicAuthorizationFailed,
-		sarama.ErrMessageSizeTooLarge:      outbox.ErrTooLarge,
-	} {
-		b := open(t, Config{Brokers: []string{mock(t, refusal).Addr()}})
-		if err := b.Publish("letters", withMetadata("1")); !errors.Is(err, want) {
-			t.Errorf("got %v, want %v", err, want)
-		}
-	}
-	b := open(t, Config{Brokers: []string{"127.0.0.1:1"}})
-	if err := b.Publish("letters", withMetadata("1")); err == nil || !strings.Contains(err.Error(), "letters") {
-		t.Errorf("published to nobody: %v", err)
-	}
-}
-
-// A topic that was deleted is made anew with the next message.
-func TestADeletedTopicIsMadeAgain(t *testing.T) {
-	t.Parallel()
-	ctx := deadline(t)
-	broker := mock(t, sarama.ErrUnknownTopicOrPartition)
-	b := open(t, Config{Brokers: []string{broker.Addr()}})
-	b.client.Producer.Retry.Max, b.client.Metadata.Retry.Max = 1, 0
-	if err := b.Publish("letters", withMetadata("1")); !errors.Is(err, sarama.ErrUnknownTopicOrPartition) {
-		t.Fatalf("got %v", err)
-	}
-	broker.SetHandlerByMap(map[string]sarama.MockResponse{
-		"ApiVersionsRequest":  sarama.NewMockApiVersionsResponse(t),
-		"MetadataRequest":     sarama.NewMockMetadataResponse(t).SetController(1).SetBroker(broker.Addr(), 1), // no topic
-		"CreateTopicsRequest": sarama.NewMockCreateTopicsResponse(t),
-	})
-	again := withMetadata("1")
-	again.SetContext(ctx)
-	_ = b.Publish("letters", again) // which this broker still refuses
-	made := 0
-	for _, exchange := range broker.History() {
-		if request, ok := exchange.Request.(*sarama.CreateTopicsRequest); ok && request.TopicDetails["letters"] != nil {
-			made++
-		}
-	}
-	if made != 1 {
-		t.Errorf("the topic was made %d times", made)
-	}
-}
-
-func TestSubscribeStartsWithTheOldestAndRepeatsWhatIsRefused(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	b := open(t, Config{Brokers: []string{mock(t, sarama.ErrNoError).Addr()}})
-	from, err := b.Subscribe(ctx, "letters")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, want := range []string{"one", "one", "two"} {
-		select {
-		case msg := <-from:
-			if string(msg.Payload) != want {
-				t.Fatalf("message %d is %q, want %q", i, msg.Payload, want)
-			}
-			if i == 0 {
-				msg.Nack()
-			} else {
-				msg.Ack()
-			}
-		case <-ctx.Done():
-			t.Fatal("no message came")
-		}
-	}
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for range from {
-		t.Error("a message after Close")
-	}
 }
 
 // A public event goes by its stream's key, and says in a header that its payload is a CloudEvent in JSON, as the binding of

@@ -7,7 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/IBM/sarama"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/headrace/headrace/internal/kafkatest"
 )
 
 // silent is a broker that takes connections and says nothing, as one does whose packets are dropped. The channel tells of
@@ -104,14 +106,13 @@ func TestBrokersThatSayNothingHoldUpNobody(t *testing.T) {
 func TestABrokerThatFallsSilentIsCutOff(t *testing.T) {
 	t.Parallel()
 	ctx := deadline(t)
-	broker := sarama.NewMockBroker(t, 1)
-	t.Cleanup(broker.Close)
-	broker.SetHandlerByMap(map[string]sarama.MockResponse{
-		"ApiVersionsRequest":    sarama.NewMockApiVersionsResponse(t),
-		"MetadataRequest":       sarama.NewMockMetadataResponse(t).SetController(1).SetBroker(broker.Addr(), 1).SetLeader("letters", 0, 1),
-		"InitProducerIDRequest": sarama.NewMockInitProducerIDResponse(t), // and no answer to what is produced
+	s := kafkatest.Start(t)
+	asked := make(chan struct{})
+	s.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		close(asked)
+		return nil, nil, true // and no answer
 	})
-	b := open(t, Config{Brokers: []string{broker.Addr()}})
+	b := open(t, Config{Brokers: []string{s.Addr}})
 	b.grace = 50 * time.Millisecond
 	brief, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
@@ -120,18 +121,10 @@ func TestABrokerThatFallsSilentIsCutOff(t *testing.T) {
 		msg.SetContext(brief)
 		ended <- b.Publish("letters", msg)
 	}()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for produced := false; !produced; {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatal("nothing is sent")
-		}
-		for _, exchange := range broker.History() {
-			_, sent := exchange.Request.(*sarama.ProduceRequest)
-			produced = produced || sent
-		}
+	select {
+	case <-asked:
+	case <-ctx.Done():
+		t.Fatal("nothing is sent")
 	}
 	cancel()
 	want(ctx, t, "Publish", ended, context.Canceled)
