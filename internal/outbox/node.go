@@ -177,7 +177,8 @@ func (n *Node) keepAlive(ctx context.Context) {
 			retry.reset()
 			if first {
 				first = false
-				n.tell(ctx, hintLeases) // the others learn at once that they are not alone
+				// The others learn at once that they are not alone. One that began at the same moment was not to be seen yet.
+				n.send(ctx, hint{kind: hintLeases, node: n.cfg.ID})
 			}
 		case ctx.Err() == nil:
 			n.cfg.Logger.Warn("renewing the leases failed; it is tried again", "error", err)
