@@ -125,7 +125,10 @@ func TestAServerStartsWithoutItsBroker(t *testing.T) {
 	s.checkOut(t, cart)
 	for _, want := range []string{"shop.cart.checked_out.v1", "shop.order.placed.v1"} {
 		select {
-		case msg := <-from:
+		case msg, open := <-from:
+			if !open {
+				t.Fatal("the subscription ended")
+			}
 			var told event.Event
 			if err := json.Unmarshal(msg.Payload, &told); err != nil || told.Type() != want || told.Source() != "https://shop.example.org" {
 				t.Fatalf("want %s, got %s, %v", want, msg.Payload, err)
