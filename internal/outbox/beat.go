@@ -14,7 +14,7 @@ import (
 func (n *Node) beat(ctx context.Context) (next time.Duration, err error) {
 	next = n.cfg.TTL / 4
 	// One that is cut off may be carried out all the same, after this node has left, and let it seem alive.
-	lasting, end := outlast(ctx, beatGrace)
+	lasting, end := outlast(ctx, farewell(n.cfg.TTL))
 	defer end()
 	bounded, cancel := context.WithTimeout(lasting, max(n.cfg.TTL, time.Second))
 	defer cancel()
@@ -59,9 +59,6 @@ func (n *Node) beat(ctx context.Context) (next time.Duration, err error) {
 	}
 	return next, nil
 }
-
-// beatGrace is how long a renewal that is on its way may take when the node is told to end.
-const beatGrace = 2 * time.Second
 
 // asked is what a renewal says of this process.
 type asked struct {

@@ -314,7 +314,7 @@ func (c *Consumer) own(ctx context.Context, l *lease, at eventstore.Token) error
 		}
 		err = t.work(held)
 	}
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell(l.ttl))
 	defer cancel()
 	var poison *poisonError
 	switch {

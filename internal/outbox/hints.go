@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -113,8 +114,10 @@ func (n *Node) hear(ctx context.Context) (heard bool, err error) {
 		_ = conn.Close(ending)
 	}()
 	hearing, stop := context.WithCancelCause(ctx)
+	var checking sync.WaitGroup
+	defer checking.Wait() // or it might take the next connection's own hint for its own
 	defer stop(nil)
-	go n.check(hearing, stop)
+	checking.Go(func() { n.check(hearing, stop) })
 	for {
 		note, err := conn.WaitForNotification(hearing)
 		if err != nil {

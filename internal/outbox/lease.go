@@ -177,6 +177,9 @@ func (l *lease) renew(ctx context.Context) error {
 	return nil
 }
 
+// farewell is how long an owner, or a node, may take to say that it ends. Later a lease would soon be over by itself.
+func farewell(ttl time.Duration) time.Duration { return max(2*time.Second, ttl/2) }
+
 // age is how long ago the newest successful renewal was sent.
 func (l *lease) age() time.Duration { return time.Since(l.start) - time.Duration(l.renewed.Load()) }
 

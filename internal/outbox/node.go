@@ -146,7 +146,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.awaitEmpty()
 	stop()
 	helpers.Wait()
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell(n.cfg.TTL))
 	defer cancel()
 	if _, err := n.pool.Exec(ending, sqlLeave, n.cfg.ID, hintChannel, hint{kind: hintLeases, node: n.cfg.ID}.String()); err != nil {
 		n.cfg.Logger.Warn("this process is taken for alive until its time runs out", "error", err)

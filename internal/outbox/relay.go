@@ -212,8 +212,10 @@ func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
 	r.told(at.Position, 0)
 	ending := context.WithoutCancel(ctx)
 	held, stop := context.WithCancel(ctx)
+	var keeper sync.WaitGroup
+	defer keeper.Wait() // before the lease is taken anew, which would be let go by the old keeper
 	defer stop()
-	go l.keep(held, stop)
+	keeper.Go(func() { l.keep(held, stop) })
 	err = r.store.CheckToken(held, at)
 	ours := err == nil
 	if ours {
@@ -232,7 +234,7 @@ func (r *Relay) tenure(ctx context.Context, l *lease, evenHalted bool) error {
 	if errors.Is(err, errLost) {
 		return err
 	}
-	bounded, cancel := context.WithTimeout(ending, 2*time.Second)
+	bounded, cancel := context.WithTimeout(ending, farewell(l.ttl))
 	defer cancel()
 	if held.Err() != nil {
 		err = nil // it was told to end
