@@ -78,7 +78,7 @@ func TestManyAppendersAndAReaderThatFollows(t *testing.T) {
 func appendAndFollow(t *testing.T, store *eventstore.Store) {
 	t.Helper()
 	const appenders, each = 64, 25
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	acks := &acknowledged{byNote: map[string]int64{}}
 	var writers sync.WaitGroup

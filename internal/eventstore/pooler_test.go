@@ -173,7 +173,7 @@ func sleeping(t *testing.T, want int) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(patience)
 	for n := -1; n != want; {
 		if err := conn.QueryRow(t.Context(), `select count(*) from pg_stat_activity
 			where datname = current_database() and state = 'active' and query like 'select pg_sleep(%'`).Scan(&n); err != nil {

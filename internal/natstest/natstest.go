@@ -113,10 +113,15 @@ func (s *Server) Save() (copied string) {
 	s.t.Helper()
 	s.Stop()
 	copied = filepath.Join(s.t.TempDir(), "copy")
-	if err := os.CopyFS(copied, os.DirFS(s.dir)); err != nil {
-		s.t.Fatal(err)
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		err := os.CopyFS(copied, os.DirFS(s.dir))
+		if err == nil {
+			return copied
+		}
+		if err = errors.Join(err, os.RemoveAll(copied)); time.Now().After(deadline) { // a file is replaced as it is copied; see remove
+			s.t.Fatal(err)
+		}
 	}
-	return copied
 }
 
 // Restore stops it and has it hold again what was copied, and nothing that came after.

@@ -317,7 +317,7 @@ func TestReact(t *testing.T) {
 			return nil
 		},
 	}
-	c := outbox.NewConsumer(b.pool, b.store, nil, sub, outbox.ConsumerConfig{Logger: quiet(), Standby: 5 * time.Millisecond})
+	c := outbox.NewConsumer(b.pool, b.store, nil, sub, outbox.ConsumerConfig{TTL: never, Logger: quiet(), Standby: 5 * time.Millisecond})
 	b.run(c.Run)
 	at.reach(b.ctx, t, 10) // from now
 	b.add(12, 1)           // 13, 16, 19 and 22 are noise

@@ -98,8 +98,10 @@ func TestDispatcherDeliversOnceWhenNothingFails(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	r := newReceiver(nil)
+	cfg := unhurried()
+	cfg.Workers = 5
 	for range 2 { // two processes
-		b.run(outbox.NewDispatcher(b.pool, b.store, r, outbox.DispatcherConfig{Workers: 5}).Run)
+		b.run(outbox.NewDispatcher(b.pool, b.store, r, cfg).Run)
 	}
 	for range 10 {
 		b.send(20, nil)
@@ -129,8 +131,7 @@ func TestDispatcherRetriesWithBackOff(t *testing.T) {
 		}
 		return errors.New("not now")
 	})
-	cfg := outbox.DispatcherConfig{RetryMin: time.Millisecond, RetryMax: 4 * time.Millisecond, PollMin: time.Millisecond, Logger: quiet()}
-	b.run(outbox.NewDispatcher(b.pool, b.store, r, cfg).Run)
+	b.run(outbox.NewDispatcher(b.pool, b.store, r, unhurried()).Run)
 	b.send(10, nil)
 	b.delivered()
 	if messages, deliveries := r.counts(); messages != 10 || deliveries != 40 {
@@ -154,7 +155,8 @@ func TestDispatcherBuriesAndDigsUp(t *testing.T) {
 		}
 		return nil
 	})
-	cfg := outbox.DispatcherConfig{Attempts: 3, RetryMin: time.Microsecond, RetryMax: time.Microsecond, PollMin: time.Millisecond, Logger: quiet()}
+	cfg := unhurried()
+	cfg.Attempts, cfg.RetryMin, cfg.RetryMax = 3, time.Microsecond, time.Microsecond
 	b.run(outbox.NewDispatcher(b.pool, b.store, r, cfg).Run)
 	ids := b.send(3, nil)
 	until(b.ctx, t, "all are dead", func() bool { return b.count(`select count(*) from outbox where dead_at is not null`) == 3 })
@@ -187,7 +189,7 @@ func TestDispatcherWaitsUntilDue(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	r := newReceiver(nil)
-	b.run(outbox.NewDispatcher(b.pool, b.store, r, outbox.DispatcherConfig{PollMax: time.Millisecond}).Run)
+	b.run(outbox.NewDispatcher(b.pool, b.store, r, unhurried()).Run)
 	b.send(1, func(m *eventstore.Message) { m.Delay = time.Hour })
 	soon := b.send(1, nil)
 	<-r.received
@@ -206,7 +208,7 @@ func TestDispatcherDeliversWhatADeadProcessHadClaimed(t *testing.T) {
 	// The first process dies in Publish: what it claimed stays hidden, and nothing is recorded.
 	b.exec(`update outbox set attempts = 1, available_at = clock_timestamp() + interval '1 hour'`)
 	r := newReceiver(nil)
-	b.run(outbox.NewDispatcher(b.pool, b.store, r, outbox.DispatcherConfig{PollMax: time.Millisecond}).Run)
+	b.run(outbox.NewDispatcher(b.pool, b.store, r, unhurried()).Run)
 	b.send(1, nil)
 	<-r.received
 	if messages, _ := r.counts(); messages != 1 {
@@ -227,7 +229,7 @@ func TestDispatcherBuriesWhatEndsItsProcess(t *testing.T) {
 	killer := b.send(1, nil)[0]
 	b.exec(`update outbox set attempts = 3, last_error = 'not now'`)
 	r := newReceiver(nil)
-	b.run(outbox.NewDispatcher(b.pool, b.store, r, outbox.DispatcherConfig{Attempts: 3, PollMax: time.Millisecond, Logger: quiet()}).Run)
+	b.run(outbox.NewDispatcher(b.pool, b.store, r, impatient(3)).Run)
 	b.send(1, nil)
 	until(b.ctx, t, "the other one is delivered", func() bool {
 		return b.count(`select count(*) from outbox`) == 1 && b.count(`select count(*) from outbox where dead_at is not null`) == 1
@@ -249,7 +251,8 @@ func TestDispatcherSurvivesKilledConnections(t *testing.T) {
 	b := setup(t)
 	r := newReceiver(nil)
 	cfg := outbox.DispatcherConfig{
-		Workers: 3, PublishTimeout: 20 * time.Millisecond, Attempts: 10_000, PollMin: time.Millisecond, Logger: quiet(),
+		// Of this a quarter must be enough to record an outcome, also over a new connection, which takes long on a busy machine.
+		Workers: 3, PublishTimeout: 400 * time.Millisecond, Attempts: 10_000, PollMin: time.Millisecond, Logger: quiet(),
 	}
 	b.run(outbox.NewDispatcher(b.pool, b.store, r, cfg).Run)
 	sent := map[string]bool{}
@@ -278,8 +281,7 @@ func TestDispatcherThroughLocalWaitsForTheAcknowledgement(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := outbox.DispatcherConfig{RetryMin: time.Millisecond, RetryMax: time.Millisecond, PollMin: time.Millisecond, Logger: quiet()}
-	stop := b.run(outbox.NewDispatcher(b.pool, b.store, local, cfg).Run)
+	stop := b.run(outbox.NewDispatcher(b.pool, b.store, local, unhurried()).Run)
 	b.send(1, nil)
 	first := receive(b.ctx, t, letters)
 	first.Nack()
@@ -349,9 +351,7 @@ func TestReturnedMessagesComeAgainAndDieAfterTheLastAttempt(t *testing.T) {
 		}
 		return nil
 	})
-	d = outbox.NewDispatcher(b.pool, b.store, r, outbox.DispatcherConfig{
-		Attempts: 3, RetryMin: time.Millisecond, RetryMax: time.Millisecond, PollMin: time.Millisecond, Logger: quiet(),
-	})
+	d = outbox.NewDispatcher(b.pool, b.store, r, impatient(3))
 	b.run(d.Run)
 	dying := b.send(1, nil)[0]
 	mended := b.send(1, func(m *eventstore.Message) { m.Headers = nil })[0]

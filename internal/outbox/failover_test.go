@@ -24,16 +24,9 @@ func TestWhatABrokerHoldsOfLostEventsIsNotTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	b := open(t, deadline(t), pool)
+	b := open(t, longDeadline(t), pool)
 	server := natstest.Start(t)
-	broker := func() *natsjs.Broker {
-		broker, err := natsjs.Open(natsjs.Config{URL: server.URL, Logger: quiet()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = broker.Close() })
-		return broker
-	}
+	broker := func() *natsjs.Broker { return b.nats(natsjs.Config{URL: server.URL}) }
 	cfg := outbox.ConsumerConfig{TTL: time.Second, Probe: 50 * time.Millisecond, RetryMax: 20 * time.Millisecond, Logger: quiet()}
 	b.run(outbox.NewRelay(b.store, broker(), outbox.RelayConfig{
 		Pool: pool, TTL: time.Second, PollMax: 50 * time.Millisecond, RetryMax: 20 * time.Millisecond, Logger: quiet(),

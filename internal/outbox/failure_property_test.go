@@ -75,7 +75,7 @@ func (f *fleet) stop() {
 // gives that leaves out exactly what waits and what was skipped, each stream in its order.
 func TestWhatIsShownIsAReplayWithoutWhatWaits(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
+	b := setupLong(t)
 	b.chaotic()
 	runs := 0
 	rapid.Check(t, func(rt *rapid.T) {

@@ -67,7 +67,7 @@ func TestReactorsBeginWhereTheyAreTold(t *testing.T) {
 		"after 10":           {11, 12},
 	}
 	reactors := map[outbox.From]*reactor{}
-	cfg := outbox.ConsumerConfig{Logger: quiet(), Standby: 5 * time.Millisecond}
+	cfg := outbox.ConsumerConfig{TTL: never, Logger: quiet(), Standby: 5 * time.Millisecond} // who loses its lease reacts again
 	for from := range wants {
 		r := &reactor{}
 		reactors[from] = r
@@ -100,7 +100,7 @@ func TestAReactorGoesOnFromItsCheckpointWhateverFromSays(t *testing.T) {
 	sub := outbox.Subscription{
 		Name: "policy", Types: []string{"test.added"}, React: r.react, From: outbox.FromAfter(2), Committed: at.advance,
 	}
-	cfg := outbox.ConsumerConfig{Logger: quiet(), Standby: 5 * time.Millisecond, Owner: "one"}
+	cfg := outbox.ConsumerConfig{TTL: never, Logger: quiet(), Standby: 5 * time.Millisecond, Owner: "one"}
 	stop := b.run(outbox.NewConsumer(b.pool, b.store, nil, sub, cfg).Run)
 	at.reach(b.ctx, t, 4) // or the last event would come again
 	stop()
@@ -135,7 +135,7 @@ func TestAReactorSeesSeveralTypesInOrder(t *testing.T) {
 	b.add(50, 3)
 	r := &reactor{}
 	sub := outbox.Subscription{Name: "policy", Types: []string{"test.added", "test.noise"}, React: r.react}
-	b.run(outbox.NewConsumer(b.pool, b.store, nil, sub, outbox.ConsumerConfig{Logger: quiet()}).Run)
+	b.run(outbox.NewConsumer(b.pool, b.store, nil, sub, outbox.ConsumerConfig{TTL: never, Logger: quiet()}).Run)
 	until(b.ctx, t, "all events", func() bool { return len(r.positions()) == 50 })
 	if got := r.positions(); !slices.IsSorted(got) {
 		t.Fatalf("got %v", got)

@@ -25,6 +25,13 @@ func deadline(t testing.TB) context.Context {
 	return ctx
 }
 
+// longDeadline is that of a test that does much, and takes seconds where nothing else runs.
+func longDeadline(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // until waits for what has no channel of its own.
 func until(ctx context.Context, t testing.TB, what string, holds func() bool) {
 	t.Helper()
@@ -67,6 +74,12 @@ type bundle struct {
 func setup(t testing.TB) *bundle {
 	t.Helper()
 	return open(t, deadline(t), pgtest.Pool(t))
+}
+
+// setupLong is setup for a test that does much.
+func setupLong(t testing.TB) *bundle {
+	t.Helper()
+	return open(t, longDeadline(t), pgtest.Pool(t))
 }
 
 // open is setup on a database that the test has made.

@@ -58,7 +58,7 @@ func TestAReactionToALostEventIsGivenUp(t *testing.T) {
 			return &eventstore.HistoryError{Stream: "sum-0", Epoch: now}
 		},
 	}
-	c := outbox.NewConsumer(b.pool, b.store, nil, sub, outbox.ConsumerConfig{Logger: quiet(), RetryMax: 10 * time.Millisecond})
+	c := outbox.NewConsumer(b.pool, b.store, nil, sub, outbox.ConsumerConfig{TTL: never, Logger: quiet(), RetryMax: 10 * time.Millisecond})
 	b.run(c.Run)
 	before, _ := b.store.Epoch()
 	b.add(2, 1)
@@ -92,10 +92,10 @@ func TestCheckpointsGoOnInANewEpoch(t *testing.T) {
 	told := &recorder{changed: make(chan struct{}, 1)}
 	start := func() (stop func()) {
 		consumer := b.run(outbox.NewConsumer(b.pool, b.store, nil, sub, outbox.ConsumerConfig{
-			Logger: quiet(), MoveAfter: 10 * time.Millisecond,
+			TTL: never, Logger: quiet(), MoveAfter: 10 * time.Millisecond,
 		}).Run)
 		relay := b.run(outbox.NewRelay(b.store, recorderOf{told, "a"}, outbox.RelayConfig{
-			Pool: b.pool, Logger: quiet(), PollMax: 20 * time.Millisecond,
+			Pool: b.pool, TTL: never, Logger: quiet(), PollMax: 20 * time.Millisecond, // in a lease that lasts, it tells nothing twice
 		}).Run)
 		return func() { consumer(); relay() }
 	}

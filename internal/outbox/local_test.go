@@ -52,10 +52,12 @@ func TestLocalGivesAllSubscriptionsOneOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		readers.Go(func() {
-			for len(orders[i]) < publishers*each {
-				msg := receive(ctx, t, from)
+			for msg := range from { // which ends with the deadline
 				orders[i] = append(orders[i], msg.UUID)
 				msg.Ack()
+				if len(orders[i]) == publishers*each {
+					return
+				}
 			}
 		})
 	}
@@ -70,7 +72,10 @@ func TestLocalGivesAllSubscriptionsOneOrder(t *testing.T) {
 	}
 	writers.Wait()
 	readers.Wait()
-	for i := 1; i < len(orders); i++ {
+	for i := range orders {
+		if len(orders[i]) != publishers*each {
+			t.Fatalf("subscription %d saw %d messages", i, len(orders[i]))
+		}
 		for n := range orders[0] {
 			if orders[i][n] != orders[0][n] {
 				t.Fatalf("subscription %d saw %s as its message %d, the first one saw %s", i, orders[i][n], n, orders[0][n])

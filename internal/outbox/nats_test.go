@@ -17,25 +17,32 @@ import (
 	"github.com/headrace/headrace/internal/outbox/natsjs"
 )
 
+// nats is a connection to a server that runs. On a busy machine it may be made only after Open has returned.
+func (b *bundle) nats(cfg natsjs.Config) *natsjs.Broker {
+	b.t.Helper()
+	cfg.Logger = quiet()
+	broker, err := natsjs.Open(cfg)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { _ = broker.Close() })
+	until(b.ctx, b.t, "a connection to NATS", broker.Connected)
+	return broker
+}
+
 // Whatever happens to NATS, two processes with one leased relay end with the view that a replay gives.
 func TestProjectionEqualsAReplayWhateverHappensToNATS(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(2) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			b := setup(t)
+			b := setupLong(t)
 			random := rand.New(rand.NewPCG(seed, 7))
 			server := natstest.Start(t)
 			proxy := natstest.NewProxy(t, server)
 			var ats []*progress
 			for _, url := range []string{proxy.URL, server.URL} {
-				broker, err := natsjs.Open(natsjs.Config{
-					URL: url, New: true, PublishTimeout: 500 * time.Millisecond, Dedupe: 100 * time.Millisecond, Logger: quiet(),
-				})
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { _ = broker.Close() })
+				broker := b.nats(natsjs.Config{URL: url, New: true, PublishTimeout: 500 * time.Millisecond, Dedupe: 100 * time.Millisecond})
 				sub, at := sums("sums_v1")
 				ats = append(ats, at)
 				b.run(outbox.NewRelay(b.store, broker, outbox.RelayConfig{
@@ -95,14 +102,7 @@ func TestTheBrokerBringsRunsToAConsumer(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	server := natstest.Start(t)
-	open := func() *natsjs.Broker {
-		broker, err := natsjs.Open(natsjs.Config{URL: server.URL, New: true, Logger: quiet()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = broker.Close() })
-		return broker
-	}
+	open := func() *natsjs.Broker { return b.nats(natsjs.Config{URL: server.URL, New: true}) }
 	b.run(outbox.NewRelay(b.store, open(), outbox.RelayConfig{Pool: b.pool, Logger: quiet()}).Run)
 	sub, at := sums("sums_v1")
 	b.run(outbox.NewConsumer(b.pool, b.store, open(), sub, outbox.ConsumerConfig{Probe: time.Hour, Logger: quiet()}).Run)
@@ -118,11 +118,7 @@ func TestAMessageWaitsForAFullStream(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	server := natstest.Start(t)
-	broker, err := natsjs.Open(natsjs.Config{URL: server.URL, Group: "g", Refuse: true, MaxBytes: 4 << 10, Logger: quiet()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = broker.Close() })
+	broker := b.nats(natsjs.Config{URL: server.URL, Group: "g", Refuse: true, MaxBytes: 4 << 10, PublishTimeout: never})
 	var full error
 	for n := 0; full == nil && n < 100; n++ {
 		full = broker.Publish("letters", newMessage(fmt.Sprint("filler ", n)), newMessage(strings.Repeat("x", 1<<10)+fmt.Sprint(n)))
@@ -141,7 +137,7 @@ func TestAMessageWaitsForAFullStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := nats.Connect(server.URL)
+	conn, err := nats.Connect(server.URL, nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

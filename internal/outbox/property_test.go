@@ -15,7 +15,7 @@ import (
 // but positions to tell what is missing: the probe is off.
 func TestConsumerDecidesByPosition(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
+	b := setupLong(t)
 	b.add(119, 4)
 	b.add(1, 1)
 	page, err := b.store.ReadLog(b.ctx, eventstore.LogQuery{})

@@ -20,6 +20,8 @@ import (
 // hasty are short pauses, for tests in which much fails.
 func hasty() outbox.InboxConfig {
 	return outbox.InboxConfig{
+		// A message must not be worked on again because the machine stood still.
+		HandleTimeout: 4 * never, Grace: 20 * time.Second,
 		RetryMin: time.Millisecond, RetryMax: 4 * time.Millisecond, PollMin: time.Millisecond, PollMax: 20 * time.Millisecond, Logger: quiet(),
 	}
 }
@@ -372,12 +374,7 @@ func TestInboxLosesNothing(t *testing.T) {
 	b := setup(t)
 	nats := natstest.Start(t)
 	broker := func(group string) *natsjs.Broker {
-		client, err := natsjs.Open(natsjs.Config{URL: nats.URL, Group: group, Foreign: true, InFlight: 16, AckWait: time.Second, Logger: quiet()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = client.Close() })
-		return client
+		return b.nats(natsjs.Config{URL: nats.URL, Group: group, Foreign: true, InFlight: 16, AckWait: time.Second})
 	}
 	provider := broker("")
 	publish := func(from, to int) {

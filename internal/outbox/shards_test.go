@@ -60,7 +60,7 @@ func TestShardsTogetherEqualAReplayWhateverTheBrokerDoes(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			b := setup(t)
+			b := setupLong(t)
 			random := rand.New(rand.NewPCG(seed, 0))
 			local := outbox.NewLocal(outbox.LocalConfig{Queue: 1 + random.IntN(20)})
 			defer local.Close()

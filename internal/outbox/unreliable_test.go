@@ -88,7 +88,7 @@ func TestProjectionEqualsAReplayWhateverTheBrokerDoes(t *testing.T) {
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			b := setup(t)
+			b := setupLong(t)
 			random := rand.New(rand.NewPCG(seed, 0))
 			local := outbox.NewLocal(outbox.LocalConfig{Queue: 1 + random.IntN(20)})
 			defer local.Close()
@@ -185,7 +185,7 @@ func TestKilledBetweenAnyTwoSteps(t *testing.T) {
 
 func TestProcessEndsBetweenAnyTwoSteps(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
+	b := setupLong(t)
 	b.add(200, 3)
 	// Each life of the process ends at another moment: before Apply, after it, or right after the commit.
 	for life := 0; ; life++ {

@@ -20,6 +20,7 @@ type mutedWire struct {
 
 	mu    sync.Mutex
 	muted []chan struct{}
+	count int          // connections that were made
 	said  bytes.Buffer // by clients
 }
 
@@ -49,6 +50,7 @@ func newMutedWire(t *testing.T, config *pgx.ConnConfig) *mutedWire {
 			quiet := make(chan struct{})
 			w.mu.Lock()
 			w.muted = append(w.muted, quiet)
+			w.count++
 			w.mu.Unlock()
 			context.AfterFunc(ctx, func() { _ = client.Close(); _ = upstream.Close() })
 			conns.Go(func() { carry(upstream, client, quiet, w.note) })
@@ -101,13 +103,22 @@ func (w *mutedWire) sent() string {
 	return w.said.String()
 }
 
-func (w *mutedWire) mute() {
+// made is how many connections there have been.
+func (w *mutedWire) made() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.count
+}
+
+// mute returns how many connections had been made.
+func (w *mutedWire) mute() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, quiet := range w.muted {
 		close(quiet)
 	}
 	w.muted = nil
+	return w.count
 }
 
 // door is where a Postgres should be, and is none.

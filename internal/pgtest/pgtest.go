@@ -137,7 +137,7 @@ func clone(t testing.TB) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), serverPatience)
 	defer cancel()
 	name := fmt.Sprintf("test_%d_%d", os.Getpid(), number.Add(1))
 	admin, err := pgx.Connect(ctx, s.adminURL)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -55,8 +54,7 @@ func makeTemplate(ctx context.Context, adminURL string) (string, error) {
 	if _, err := admin.Exec(ctx, "alter database "+draft+" allow_connections false"); err != nil {
 		return "", err
 	}
-	_, err = admin.Exec(ctx, "alter database "+draft+" rename to "+name)
-	return name, err
+	return name, whileInUse(ctx, admin, "alter database "+draft+" rename to "+name)
 }
 
 func migrate(ctx context.Context, adminURL, name string) error {
@@ -72,32 +70,34 @@ func migrate(ctx context.Context, adminURL, name string) error {
 	return migrations.Up(ctx, pool)
 }
 
-// copyTemplate clones the template. Autovacuum may be in it for a moment, for which Postgres waits 5 seconds itself.
 func copyTemplate(ctx context.Context, admin *pgx.Conn, name, template string) error {
+	if err := whileInUse(ctx, admin, "create database "+name+" template "+template); err != nil {
+		return fmt.Errorf("cloning the template: %w", err)
+	}
+	return nil
+}
+
+// whileInUse repeats a statement on a database while others use that. Autovacuum may be in it for a moment, and a connection
+// that was closed has a process until that is given a processor; Postgres itself waits 5 seconds for them.
+func whileInUse(ctx context.Context, admin *pgx.Conn, sql string) error {
 	for {
-		_, err := admin.Exec(ctx, "create database "+name+" template "+template)
+		_, err := admin.Exec(ctx, sql)
 		var refused *pgconn.PgError
-		if !errors.As(err, &refused) || refused.Code != "55006" { // object in use
-			if err != nil {
-				return fmt.Errorf("cloning the template: %w", err)
-			}
-			return nil
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("cloning the template: %w", err)
+		if !errors.As(err, &refused) || refused.Code != "55006" || ctx.Err() != nil { // object in use
+			return err
 		}
 	}
 }
 
 func drop(adminURL, name string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), serverPatience)
 	defer cancel()
 	admin, err := pgx.Connect(ctx, adminURL)
 	if err != nil {
 		return fmt.Errorf("dropping the test's database: %w", err)
 	}
 	defer admin.Close(ctx)
-	if _, err := admin.Exec(ctx, "drop database if exists "+name+" with (force)"); err != nil {
+	if err := whileInUse(ctx, admin, "drop database if exists "+name+" with (force)"); err != nil {
 		return fmt.Errorf("dropping the test's database: %w", err)
 	}
 	return nil

@@ -108,7 +108,7 @@ func TestNothingIsStoredBehindAHole(t *testing.T) {
 	server := natstest.Start(t)
 	b := open(t, natsjs.Config{URL: server.URL})
 	publish(t, b, "t", numbered(1, 1)...)
-	raw, err := nats.Connect(server.URL)
+	raw, err := nats.Connect(server.URL, nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func TestNoMessageDoesHarm(t *testing.T) {
 	if err := b.SubscribeInitialize("t"); err != nil {
 		t.Fatal(err)
 	}
-	raw, err := nats.Connect(server.URL)
+	raw, err := nats.Connect(server.URL, nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +197,7 @@ func TestStreamsAreMadeWithLimitsAndKeepWhatAnOperatorSet(t *testing.T) {
 	t.Parallel()
 	ctx := deadline(t)
 	server := natstest.Start(t)
-	raw, err := nats.Connect(server.URL)
+	raw, err := nats.Connect(server.URL, nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,17 @@ import (
 
 func open(t testing.TB, cfg natsjs.Config) *natsjs.Broker {
 	t.Helper()
+	b := openUnconnected(t, cfg)
+	until(deadline(t), t, "a connection", b.Connected) // on a busy machine it may be made only after Open has returned
+	return b
+}
+
+func openUnconnected(t testing.TB, cfg natsjs.Config) *natsjs.Broker {
+	t.Helper()
 	cfg.Logger = slog.New(slog.DiscardHandler)
+	if cfg.PublishTimeout == 0 {
+		cfg.PublishTimeout = 30 * time.Second // on a busy machine answers take long
+	}
 	b, err := natsjs.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +121,7 @@ func expect(ctx context.Context, t testing.TB, from <-chan *message.Message, fir
 // admin is a connection of an operator.
 func admin(t testing.TB, server *natstest.Server) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
-	conn, err := nats.Connect(server.URL)
+	conn, err := nats.Connect(server.URL, nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,7 +343,7 @@ func TestAServerThatComesLateIsFound(t *testing.T) {
 	ctx := deadline(t)
 	server := natstest.Start(t)
 	server.Stop()
-	b := open(t, natsjs.Config{URL: server.URL})
+	b := openUnconnected(t, natsjs.Config{URL: server.URL})
 	if err := b.Publish("t", numbered(1, 1)...); err == nil {
 		t.Fatal("published to nobody")
 	}
