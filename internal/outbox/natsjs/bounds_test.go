@@ -20,7 +20,7 @@ func TestAGroupHandsOutNoMoreThanInFlight(t *testing.T) {
 	t.Parallel()
 	ctx := deadline(t)
 	server := natstest.Start(t)
-	cfg := natsjs.Config{URL: server.URL, Group: "g", InFlight: 2, AckWait: 100 * time.Millisecond}
+	cfg := natsjs.Config{URL: server.URL, Group: "g", InFlight: 2, AckWait: 3 * time.Second}
 	publish(t, open(t, cfg), "t", numbered(1, 6)...)
 	all := make(chan *message.Message)
 	for range 3 {
@@ -35,7 +35,7 @@ func TestAGroupHandsOutNoMoreThanInFlight(t *testing.T) {
 	select {
 	case msg := <-all:
 		t.Fatalf("%s was handed out while two were held", msg.UUID) // though much more than AckWait has passed
-	case <-time.After(500 * time.Millisecond):
+	case <-time.After(7 * time.Second):
 	}
 	got := map[string]bool{}
 	for len(got) < 6 {

@@ -159,7 +159,7 @@ func until(ctx context.Context, t testing.TB, what string, holds func() bool) {
 
 // modes are the two kinds of subscription.
 func modes(t *testing.T, f func(t *testing.T, cfg natsjs.Config)) {
-	for name, cfg := range map[string]natsjs.Config{"group": {Group: "g", AckWait: time.Second}, "no group": {}} {
+	for name, cfg := range map[string]natsjs.Config{"group": {Group: "g", AckWait: 5 * time.Second}, "no group": {}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f(t, cfg)

@@ -116,7 +116,7 @@ func TestAMessageThatNobodyTakesKeepsItsClaim(t *testing.T) {
 	if err := conn.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	cfg := natsjs.Config{URL: server.URL, Group: "g", AckWait: 300 * time.Millisecond}
+	cfg := natsjs.Config{URL: server.URL, Group: "g", AckWait: 3 * time.Second}
 	publish(t, open(t, cfg), "t", numbered(1, 1)...)
 	from := subscribe(ctx, t, open(t, cfg), "t")
 	for range 3 {
