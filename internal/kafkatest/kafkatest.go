@@ -6,9 +6,11 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -33,10 +35,27 @@ type Server struct {
 func Start(t testing.TB, options ...kfake.Opt) *Server {
 	t.Helper()
 	s := &Server{t: t, dir: t.TempDir(), options: options, lose: make(map[kmsg.Key]bool)}
-	s.start(0)
+	s.start(freePort(t))
 	s.Addr = s.ListenAddrs()[0]
 	t.Cleanup(func() { s.Close() })
 	return s
+}
+
+// freePort finds one that nobody listens on, and that no system gives to one's own end of a connection, which is done from
+// 32768 on: somebody else would have it while the server is stopped.
+func freePort(t testing.TB) int {
+	t.Helper()
+	for {
+		port := 20_000 + rand.IntN(12_000)
+		listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			_ = listener.Close()
+			return port
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // Start starts it again, after Close.
