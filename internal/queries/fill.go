@@ -90,7 +90,7 @@ func (r *rebuild) deal(ctx context.Context, f *fill, until int64, shares []chan 
 		starts[i] = w.at.Position
 	}
 	for after := f.position(); after < until; {
-		page, err := r.read(ctx, f.p, after, until)
+		page, err := r.read(ctx, f.p, after, until, len(f.workers))
 		if err != nil {
 			return err
 		}
@@ -120,15 +120,15 @@ func (r *rebuild) deal(ctx context.Context, f *fill, until int64, shares []chan 
 	return nil
 }
 
-// read joins pages of the log to as many events as the workers take at once.
-func (r *rebuild) read(ctx context.Context, p Projection, after, until int64) (eventstore.Page, error) {
-	want := r.cfg.Batch
+// read joins pages of the log to as many events as the workers take at once, a batch each.
+func (r *rebuild) read(ctx context.Context, p Projection, after, until int64, workers int) (eventstore.Page, error) {
+	want := r.cfg.Batch * workers
 	batch := eventstore.Page{ScannedTo: after}
 	for len(batch.Events) < want && batch.ScannedTo < until {
 		var page eventstore.Page
 		err := r.retrying(ctx, func() (err error) {
 			page, err = r.store.ReadLog(ctx, eventstore.LogQuery{
-				After: batch.ScannedTo, Until: until, Types: p.Types, Limit: want - len(batch.Events), Window: 4 * r.cfg.Batch,
+				After: batch.ScannedTo, Until: until, Types: p.Types, Limit: want - len(batch.Events), Window: 4 * want,
 			})
 			return err
 		})
