@@ -111,7 +111,14 @@ func (c *Cluster) makePrivate(dir string) error {
 	if err != nil {
 		return err
 	}
-	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || !info.IsDir() || int(stat.Uid) != c.account.uid {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case ok && info.IsDir() && int(stat.Uid) == c.account.uid:
+	case ok && info.IsDir() && int(stat.Uid) == os.Geteuid(): // another start has just made it, and not given it away yet
+		if err := c.account.own(dir); err != nil {
+			return err
+		}
+	default:
 		return fmt.Errorf("%s is there and does not belong to the user that runs Postgres", dir)
 	}
 	return os.Chmod(dir, 0o700)

@@ -147,6 +147,18 @@ func TestDataOutlivesAStopAndAStart(t *testing.T) {
 	kept(t, open(t, Config{Dir: dir}))
 }
 
+// Another start at the same moment has made the folder of the socket, and not given it to the server's user yet.
+func TestAFolderThatAnotherStartHasJustMadeIsTaken(t *testing.T) {
+	t.Parallel()
+	dir := folder(t)
+	for _, made := range []string{dir, filepath.Join(dir, "run")} {
+		if err := os.Mkdir(made, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	query(t, open(t, Config{Dir: dir}).URL(), "select 'it answers'")
+}
+
 func TestTwoStartsAtOnceShareOneServer(t *testing.T) {
 	t.Parallel()
 	dir := folder(t)
